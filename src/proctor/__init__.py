@@ -1,0 +1,1 @@
+"""Proctor runs test plans: one HTTP call, real browsers, every result kept."""

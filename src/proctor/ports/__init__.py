@@ -1,0 +1,1 @@
+"""One Protocol and its real clients for each system outside Proctor."""

@@ -14,7 +14,7 @@ class MissingReason(StrEnum):
 
 @dataclass(frozen=True)
 class Stereotype:
-    """What one kind of slot offers: `os` as in `LINUX`, `browser` as in `chrome`, `version` in full, as in `156.0.8078.73`."""
+    """What one kind of slot offers: `os` as in `LINUX`, `browser` as in `chrome`, `version` as in `156.0.8078.73`."""
 
     os: str
     browser: str
@@ -36,7 +36,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class Environment:
-    """Where a scenario runs. `version` is empty for any, or a prefix of the stereotype's; `resolution` as in `1440x900`."""
+    """Where a scenario runs. `version` is a prefix of the stereotype's, or empty; `resolution` as in `1440x900`."""
 
     id: int
     name: str

@@ -1,8 +1,10 @@
 """Hubs: what offers environments. One Protocol, one file for each kind."""
 
+import asyncio
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from proctor.domain.environment import Environment, Offer
 
@@ -27,3 +29,20 @@ class Hub(Protocol):
     def capabilities(self, environment: Environment) -> dict[str, object]:
         """The `alwaysMatch` capabilities that the environment puts into a new-session request."""
         ...
+
+
+async def carry_through(cleanup: Coroutine[Any, Any, None]) -> None:
+    """Runs a cleanup to its end however often the caller is cancelled meanwhile, and only then cancels the caller.
+
+    Raises what the cleanup raises.
+    """
+    task = asyncio.ensure_future(cleanup)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError

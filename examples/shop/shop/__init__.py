@@ -1,0 +1,1 @@
+"""Kettle & Leaf, a small tea shop for Proctor's demonstration to test."""

@@ -1,0 +1,98 @@
+"""What a new-session request asks for once the environment has had its say; pure."""
+
+from typing import Any
+
+from proctor.errors import InvalidInput
+
+_Capabilities = dict[str, Any]
+
+# The environment alone says where a test runs.
+_PLACE = frozenset({"browserName", "browserVersion", "platformName"})
+# Would lead to another program, or to the browser of another attempt.
+_PLACE_IN_OPTIONS = frozenset({"binary", "debuggerAddress"})
+# Of a legacy request only what the standard still knows may be passed on; drivers refuse the rest.
+_STANDARD = frozenset(
+    {
+        *("acceptInsecureCerts", "pageLoadStrategy", "proxy", "setWindowRect", "strictFileInteractability"),
+        *("timeouts", "unhandledPromptBehavior", "webSocketUrl"),
+    }
+)
+_LEGACY_NAMES = {"chromeOptions": "goog:chromeOptions", "acceptSslCerts": "acceptInsecureCerts"}
+
+
+def merge(asked: dict[str, Any], environment_caps: dict[str, Any]) -> dict[str, Any]:
+    """The body of a new-session request that asks for the environment, and keeps the test's own options.
+
+    `asked` is the body that the test sent: `capabilities` with `alwaysMatch` and `firstMatch`, or the legacy
+    `desiredCapabilities`, which become standard ones. Where both name the same thing the environment wins.
+    Raises InvalidInput with the reason when `asked` is not of that form.
+    """
+    merged = [_in_environment(candidate, environment_caps) for candidate in _candidates(asked)]
+    if len(merged) == 1:
+        return {"capabilities": {"alwaysMatch": merged[0], "firstMatch": [{}]}}
+    # A name may not be in both, so each alternative carries everything.
+    return {"capabilities": {"alwaysMatch": {}, "firstMatch": merged}}
+
+
+def _candidates(asked: _Capabilities) -> list[_Capabilities]:
+    if "capabilities" not in asked:
+        return [_standard(_object(asked.get("desiredCapabilities", {}), "desiredCapabilities"))]
+    capabilities = _object(asked["capabilities"], "capabilities")
+    always = _object(capabilities.get("alwaysMatch", {}), "alwaysMatch")
+    first = capabilities.get("firstMatch", [{}])
+    if not isinstance(first, list) or not first:
+        raise InvalidInput("`firstMatch` must be a list of at least one object of capabilities.")
+    return [_joined(always, _object(alternative, "firstMatch")) for alternative in first]
+
+
+def _joined(always: _Capabilities, alternative: _Capabilities) -> _Capabilities:
+    if both := always.keys() & alternative.keys():
+        raise InvalidInput(f"{', '.join(sorted(both))}: named in `alwaysMatch` and in `firstMatch`; keep one.")
+    return {**always, **alternative}
+
+
+def _standard(desired: _Capabilities) -> _Capabilities:
+    renamed = {_LEGACY_NAMES.get(name, name): value for name, value in desired.items()}
+    return {name: value for name, value in renamed.items() if ":" in name or name in _STANDARD}
+
+
+def _in_environment(own: _Capabilities, environment_caps: _Capabilities) -> _Capabilities:
+    merged = {name: value for name, value in own.items() if name not in _PLACE}
+    for name, value in own.items():
+        if name.endswith("Options") and ":" in name:
+            options = _object(value, name)
+            merged[name] = {key: option for key, option in options.items() if key not in _PLACE_IN_OPTIONS}
+    return _overlaid(merged, environment_caps)
+
+
+def _overlaid(own: _Capabilities, ours: _Capabilities) -> _Capabilities:
+    merged = dict(own)
+    for name, value in ours.items():
+        theirs = own.get(name)
+        if isinstance(value, dict) and isinstance(theirs, dict):
+            merged[name] = _overlaid(theirs, value)
+        elif name == "args" and theirs is not None:
+            merged[name] = _switches(value, theirs)
+        elif isinstance(value, list) and isinstance(theirs, list):
+            merged[name] = [*value, *(item for item in theirs if item not in value)]
+        else:
+            merged[name] = value
+    return merged
+
+
+def _switches(ours: list[str], theirs: object) -> list[str]:
+    if not isinstance(theirs, list) or not all(isinstance(switch, str) for switch in theirs):
+        raise InvalidInput("The browser options' `args` must be a list of strings.")
+    # Of a switch given twice Chromium takes the last, so the test's would win.
+    taken = {_switch_name(switch) for switch in ours}
+    return [*ours, *(switch for switch in theirs if _switch_name(switch) not in taken)]
+
+
+def _switch_name(switch: str) -> str:
+    return switch.lstrip("-").partition("=")[0]
+
+
+def _object(value: object, name: str) -> _Capabilities:
+    if not isinstance(value, dict):
+        raise InvalidInput(f"`{name}` must be an object.")
+    return value

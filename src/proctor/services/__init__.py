@@ -1,0 +1,1 @@
+"""Use cases: each takes the context and opens its own unit of work."""

@@ -78,7 +78,7 @@ def _cpu_model(cpuinfo: str) -> str | None:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured quantity; `key` names its median in the JSON, `limit` is the target it is shown beside, in `unit`."""
+    """One measured quantity; `key` names its median in the JSON, `limit` is the target beside it, in `unit`."""
 
     key: str
     label: str
@@ -186,7 +186,9 @@ def _figure_row(figure: Figure) -> tuple[str, str, str, str, str]:
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     ruled = [rows[0], tuple("-" * width for width in widths), *rows[1:]]
-    return ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in ruled]
+    return [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in ruled
+    ]
 
 
 def _digits(value: float) -> str:

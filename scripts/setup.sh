@@ -9,9 +9,10 @@ stamp="$venv/.set-up-for"
 extent="${1:-}"
 terminal=0
 if [[ -t 2 ]]; then terminal=1; fi
-log="$(mktemp "${TMPDIR:-/tmp}/proctor-setup.XXXXXX")"
+scratch="$(mktemp -d)"
+log="$scratch/log"
 
-trap 'rm -f -- "$log"' EXIT
+trap 'rm -rf -- "$scratch"' EXIT
 # pip, uv and apt end with a code of their own after Ctrl-C, which would look like a failure of theirs.
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -242,6 +243,8 @@ install_locked() {
 }
 
 set_up_venv() {
+    # Python's venv leaves its temporary files behind after Ctrl-C. Not for apt: its own user could not write there.
+    export TMPDIR="$scratch"
     make_venv
     rm -f -- "$stamp"
     install_uv

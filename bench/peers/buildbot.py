@@ -7,7 +7,10 @@ What is done so that Buildbot is shown at its best, within what its users can se
 - Four builders, one for each build that the worker may run at a time: Buildbot runs at most one build of a builder
   on a worker, so with one builder `max_builds=4` would be one.
 - n builds are asked for by n / 4 force requests sent at once over HTTP, each a build set of one build on each of the
-  four builders. The requests overlap with the builds. One request for 200 builders of their own was slower.
+  four builders. The requests overlap with the builds. One request for 200 builders of their own took six times
+  the time, and sending each request only when a build had ended took the same.
+- The database keeps its connection (`pooled`). Out of the box Buildbot opens and closes SQLite for each query, which
+  takes two to three times the time for everything; `--default-database` measures it so.
 - The end is told by the master's event stream (`/sse`), one message a finished build, so that nobody polls it.
 - The command is in the configuration, not in a property of each request; the log leaves the environment out.
 - Every builder has run once before anything is measured, so that folders and connections are there.
@@ -75,22 +78,35 @@ def install(cache: Path) -> Path:
 
 def _uv(*arguments: str) -> None:
     command = [uv.find_uv_bin(), "--quiet", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT, check=False)
+    except subprocess.TimeoutExpired:
+        raise PeerFailed(f"Buildbot was not installed within {_INSTALL_TIMEOUT:.0f} s. Run it again.") from None
     if done.returncode:
         raise PeerFailed(
             f"Buildbot was not installed: `uv {' '.join(arguments)}` exited with {done.returncode}.\n"
-            f"{done.stderr.strip()[-2000:]}\nCheck that this machine reaches its Python package index, then run it again."
+            f"{done.stderr.strip()[-2000:]}\n"
+            "Check that this machine reaches its Python package index, then run it again."
         )
 
 
 class Buildbot:
     """A running Buildbot: `async with Buildbot() as buildbot`. Its folder and processes are gone at the end.
 
-    `job` is the argv of every build of `run_builds`; `parallel` of them run at a time.
+    `job` is the argv of every build of `run_builds`; `parallel` of them run at a time. `pooled` says whether the
+    database keeps its connection (faster) or is opened for each query (Buildbot's default).
     """
 
-    def __init__(self, *, cache: Path | None = None, job: Sequence[str] = JOB, parallel: int = PARALLEL) -> None:
+    def __init__(
+        self,
+        *,
+        cache: Path | None = None,
+        job: Sequence[str] = JOB,
+        parallel: int = PARALLEL,
+        pooled: bool = True,
+    ) -> None:
         self._cache = cache or default_cache()
+        self._pooled = pooled
         self._job = list(job)
         self._lanes = [f"lane-{i}" for i in range(parallel)]
 
@@ -103,7 +119,9 @@ class Buildbot:
             await self._make(bin_folder, folder, http_port, worker_port)
             self._log = folder / "master" / "twistd.log"
             self._processes = [
-                await stack.enter_async_context(_running(bin_folder / program, "start", "--nodaemon", cwd=folder / name))
+                await stack.enter_async_context(
+                    _running(bin_folder / program, "start", "--nodaemon", cwd=folder / name)
+                )
                 for program, name in (("buildbot", "master"), ("buildbot-worker", "worker"))
             ]
             self._http = await stack.enter_async_context(_session(http_port))
@@ -157,6 +175,7 @@ class Buildbot:
             "worker_port": worker_port,
             "password": password,
             "lanes": self._lanes,
+            "pooled": self._pooled,
             "job": self._job,
             "stamp": ["sh", "-c", STAMP_SCRIPT],
         }
@@ -171,7 +190,7 @@ class Buildbot:
         """Ready is when the master answers and says that the worker is connected."""
         try:
             async with asyncio.timeout(_START_TIMEOUT):
-                while not await self._worker_connected():
+                while not await self._worker_connected():  # noqa: ASYNC110 (another process, which has no event for it)
                     await asyncio.sleep(_READY_INTERVAL)
         except TimeoutError:
             raise PeerFailed(f"Buildbot was not ready within {_START_TIMEOUT:.0f} s.\n{self._last_words()}") from None
@@ -202,9 +221,12 @@ class Buildbot:
 
     async def _force(self, builders: Sequence[str]) -> None:
         request = {"jsonrpc": "2.0", "method": "force", "id": 1, "params": {"builderNames": builders}}
-        async with self._http.post("/api/v2/forceschedulers/force", json=request) as answer:
-            if answer.status != 200:
-                raise PeerFailed(f"Buildbot refused a force request with {answer.status}: {await answer.text()}")
+        try:
+            async with self._http.post("/api/v2/forceschedulers/force", json=request) as answer:
+                if answer.status != 200:
+                    raise PeerFailed(f"Buildbot refused a force request with {answer.status}: {await answer.text()}")
+        except aiohttp.ClientError as gone:
+            raise PeerFailed(f"Buildbot did not answer a force request: {gone}.\n{self._last_words()}") from gone
 
     async def _finished(self, n: int) -> list[dict[str, Any]]:
         """Waits for the end of `n` builds. Raises PeerFailed for one that did not end well, or too late."""
@@ -219,10 +241,13 @@ class Buildbot:
         return builds
 
     async def _next_finished(self) -> dict[str, Any]:
-        while line := await self._events.readline():
-            if line.startswith(b"data: "):
-                build: dict[str, Any] = json.loads(line.removeprefix(b"data: "))["message"]
-                return build
+        try:
+            while line := await self._events.readline():
+                if line.startswith(b"data: "):
+                    build: dict[str, Any] = json.loads(line.removeprefix(b"data: "))["message"]
+                    return build
+        except aiohttp.ClientError as gone:
+            raise PeerFailed(f"Buildbot's event stream broke: {gone}.\n{self._last_words()}") from gone
         raise PeerFailed(f"Buildbot closed its event stream.\n{self._last_words()}")
 
 
@@ -240,10 +265,15 @@ def _free_ports(n: int) -> list[int]:
 
 async def _finish(program: Path, *arguments: str, cwd: Path) -> None:
     async with _running(program, *arguments, cwd=cwd) as process:
-        async with asyncio.timeout(_START_TIMEOUT):
-            code = await process.wait()
-    if code:
-        raise PeerFailed(f"`{program.name} {arguments[0]}` exited with {code}. Delete {program.parents[1]} and run it again.")
+        try:
+            async with asyncio.timeout(_START_TIMEOUT):
+                code: int | str = await process.wait()
+        except TimeoutError:
+            code = "nothing, in time"
+    if code != 0:
+        raise PeerFailed(
+            f"`{program.name} {arguments[0]}` ended with {code}. Delete {program.parents[1]} and run it again."
+        )
 
 
 @asynccontextmanager
@@ -288,11 +318,11 @@ async def measure_triggers(buildbot: Buildbot, n: int) -> list[float]:
     return [await buildbot.trigger() for _ in range(n)]
 
 
-async def measure_builds(n: int, runs: int, *, cache: Path | None = None) -> list[float]:
-    """Wall seconds of each of `runs` runs of `n` builds, each on a fresh Buildbot: its database grows with each build."""
+async def measure_builds(n: int, runs: int, *, cache: Path | None = None, pooled: bool = True) -> list[float]:
+    """Wall seconds of each of `runs` runs of `n` builds, each on a fresh Buildbot, since its database grows."""
     took = []
     for _ in range(runs):
-        async with Buildbot(cache=cache) as buildbot:
+        async with Buildbot(cache=cache, pooled=pooled) as buildbot:
             took.append(await buildbot.run_builds(n))
     return took
 
@@ -302,18 +332,20 @@ async def _main() -> None:
     parser.add_argument("--builds", type=int, default=0, help="measure this many builds, four at a time")
     parser.add_argument("--trigger", type=int, default=0, help="measure this many force requests")
     parser.add_argument("--runs", type=int, default=3, help="how often the builds are measured")
+    parser.add_argument("--default-database", action="store_true", help="open the database for each query")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where Buildbot is installed")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if not args.builds and not args.trigger:
         parser.error("Nothing to measure. Give --builds, --trigger or both.")
+    pooled = not args.default_database
     report = measure.Report("buildbot")
     if args.trigger:
-        async with Buildbot(cache=args.cache) as buildbot:
+        async with Buildbot(cache=args.cache, pooled=pooled) as buildbot:
             seconds = await measure_triggers(buildbot, args.trigger)
         report.add("median_ms", "Buildbot, force request to step", "ms", [each * 1000 for each in seconds])
     if args.builds:
-        walls = await measure_builds(args.builds, args.runs, cache=args.cache)
+        walls = await measure_builds(args.builds, args.runs, cache=args.cache, pooled=pooled)
         report.add("wall_s", f"Buildbot, {args.builds} builds", "s", walls)
         report.add("per_build_ms", "Buildbot, each build", "ms", [wall / args.builds * 1000 for wall in walls])
     report.print(as_json=args.json)

@@ -54,6 +54,7 @@ async def _run_lane(numbers: Iterator[int], argv: Sequence[str], folder: Path) -
         finally:
             if process.returncode is None:
                 process.kill()
+                await process.wait()
         if code:
             raise CommandFailed(f"Command {i} exited with {code}. Run it by hand: {' '.join(argv)}")
 

@@ -95,6 +95,23 @@ def commands(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "commands.jsonl").read_text("utf-8").splitlines()]
 
 
+async def put_in_place_of_chromium(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that tells Chromium's version when asked, and else runs the script."""
+    version = (await LocalHub("local").offers())[0].stereotype.version
+    program = folder / "chromium"
+    program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo Chromium {version} && exit\n{script}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def wait_for(name: str, slots: Path) -> None:
+    """Until a process of that name runs in a slot; at most 10 s."""
+    deadline = time.monotonic() + 10
+    while name not in {process.name() for process in processes_below(slots)}:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def kill(name: str, slots: Path) -> None:
     (victim,) = [
         process
@@ -455,11 +472,7 @@ async def test_a_browser_that_does_not_start_is_machinery_and_told_to_the_test(
 async def test_a_browser_that_ends_at_once_is_machinery(
     attempt: AbstractAsyncContextManager[Endpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browse: Open
 ) -> None:
-    version = (await LocalHub("local").offers())[0].stereotype.version
-    broken = tmp_path / "chromium"
-    broken.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo Chromium {version}\n')
-    broken.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    await put_in_place_of_chromium("exit 1", tmp_path, monkeypatch)
     async with attempt as endpoint:
         with pytest.raises(SessionNotCreatedException):
             await asyncio.to_thread(browse, endpoint.url)
@@ -489,6 +502,20 @@ async def test_a_cancelled_attempt_leaves_nothing(
         await holding
     assert processes_below(slots) == []
     assert list(slots.iterdir()) == []
+
+
+async def test_an_attempt_that_ends_while_its_browser_hangs_in_starting_does_not_wait_for_it(
+    attempt: AbstractAsyncContextManager[Endpoint], slots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put_in_place_of_chromium("exec sleep 600", tmp_path, monkeypatch)
+    async with attempt as endpoint:
+        opening = asyncio.create_task(answer("POST", f"{endpoint.url}/session", json={"capabilities": {}}))
+        await asyncio.to_thread(wait_for, "sleep", slots)
+        left_at = time.monotonic()
+    assert time.monotonic() - left_at < 10
+    assert processes_below(slots) == []
+    assert (await opening)[1]["error"] in {"session not created", "unknown error"}
+    assert endpoint.machinery_failure is None
 
 
 WORKER = """

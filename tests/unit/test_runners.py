@@ -18,7 +18,7 @@ def task(tmp_path: Path) -> RunnerTask:
 
 
 def with_(task: RunnerTask, **changes: object) -> RunnerTask:
-    return RunnerTask(**{**vars(task), **changes})  # type: ignore[arg-type]
+    return RunnerTask(**{**vars(task), **changes})
 
 
 def test_pytest_gets_the_selection_as_a_node_id_and_writes_junit(task: RunnerTask) -> None:

@@ -2,25 +2,39 @@
 
 import logging
 import sys
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from proctor.errors import ProctorError
 from proctor.settings import Settings
 
+if TYPE_CHECKING:
+    from proctor.cli.client import Given
+
 USAGE = 4
+INTERRUPTED = 130
+# click's own 2 stands for a cancelled execution here.
+click.UsageError.exit_code = USAGE
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Group(click.Group):
-    """Shows what went wrong as one message with the fix, and exits with the code of usage errors."""
+    """Shows what went wrong as one message with the fix, and exits with the error's code, else that of usage errors."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except ProctorError as error:
             click.echo(f"proctor: {error.detail}", err=True)
-            ctx.exit(USAGE)
+            ctx.exit(getattr(error, "exit_code", USAGE))
+        except KeyboardInterrupt:
+            click.echo("proctor: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -104,3 +118,155 @@ def migrate(data: Path | None) -> None:
     settings = read_settings(data=data)
     start_logging(settings)
     prepare(settings)
+
+
+# --- client commands -------------------------------------------------------------------------------------------------
+
+
+def server_options(command: F) -> F:
+    """Where the server is, and whom to be there."""
+    for option in (
+        click.option("--data", type=click.Path(path_type=Path), help="The data folder of `proctor up` (PROCTOR_DATA)."),
+        click.option("--token", help="Who you are: a token (PROCTOR_TOKEN; seen by others on this machine)."),
+        click.option("--url", help="The server's address (PROCTOR_URL)."),
+    ):
+        command = option(command)
+    return command
+
+
+def report_options(command: F) -> F:
+    """How an execution that is waited for is told of."""
+    for option in (
+        click.option("--timeout", callback=_read_duration, metavar="DURATION", help="Wait no longer, as in 10m or 90s."),
+        click.option("--junit", type=click.Path(path_type=Path), help="Write the results as JUnit XML to this file."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
+    ):
+        command = option(command)
+    return command
+
+
+def _read_duration(_: click.Context, __: click.Parameter, text: str | None) -> timedelta | None:
+    from proctor.services.manifest import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(f"it {error}.") from error
+
+
+def _given(url: str | None, token: str | None, data: Path | None) -> "Given":
+    from proctor.cli.client import Given
+
+    read_settings(data=data)
+    return Given(url, token, data)
+
+
+@main.command()
+@click.argument("file", metavar="FILE")
+@server_options
+def apply(file: str, url: str | None, token: str | None, data: Path | None) -> None:
+    """Makes what the YAML FILE says so (- for stdin); ${NAME} in it is taken from the environment."""
+    from proctor.cli.apply import apply_file
+
+    apply_file(_given(url, token, data), file)
+
+
+@main.command()
+@click.argument("plan")
+@click.option("--wait", is_flag=True, help="Follow it to its end; the exit code is the verdict.")
+@click.option("--force", is_flag=True, help="Start with the environments that are there.")
+@click.option("--callback-url", metavar="URL", help="Where status updates are posted.")
+@report_options
+@server_options
+def run(
+    plan: str,
+    wait: bool,
+    force: bool,
+    callback_url: str | None,
+    as_json: bool,
+    junit: Path | None,
+    timeout: timedelta | None,
+    url: str | None,
+    token: str | None,
+    data: Path | None,
+) -> None:
+    """Starts the PLAN (an id or a name), or joins the execution of it that runs.
+
+    With --wait it exits with 0: passed, 1: tests failed, 2: cancelled, 3: machinery failed, 4: usage, configuration or
+    sign-in, 5: nothing to run, 124: timed out.
+    """
+    from proctor.cli.run import Wish, run_plan
+    from proctor.cli.watch import Report
+
+    if not wait and (junit or timeout):
+        raise click.UsageError("--junit and --timeout need --wait.")
+    access = _given(url, token, data).find()
+    wish = Wish(plan, force=force, callback_url=callback_url)
+    sys.exit(run_plan(access, wish, Report(as_json, junit, timeout), wait=wait))
+
+
+@main.command()
+@click.argument("execution", type=click.IntRange(min=1))
+@report_options
+@server_options
+def watch(
+    execution: int,
+    as_json: bool,
+    junit: Path | None,
+    timeout: timedelta | None,
+    url: str | None,
+    token: str | None,
+    data: Path | None,
+) -> None:
+    """Follows an EXECUTION (its id) to its end; exits as `run --wait` does."""
+    from proctor.cli.watch import Report, run_watch
+
+    sys.exit(run_watch(_given(url, token, data).find(), execution, Report(as_json, junit, timeout)))
+
+
+@main.command()
+@click.argument("plan")
+@server_options
+def stop(plan: str, url: str | None, token: str | None, data: Path | None) -> None:
+    """Stops the execution of the PLAN (an id or a name) that runs."""
+    from proctor.cli.run import stop_plan
+
+    stop_plan(_given(url, token, data).find(), plan)
+
+
+@main.group()
+def token() -> None:
+    """Personal tokens."""
+
+
+@token.command("create")
+@click.option("--label", default="", help="What it is for.")
+@click.option("--days", type=click.IntRange(1, 3650), help="How long it lasts; without, until it is revoked.")
+@server_options
+def create_token(label: str, days: int | None, url: str | None, token: str | None, data: Path | None) -> None:
+    """Makes a token that stands for you, and prints it this once."""
+    from proctor.cli.token import create_token
+
+    create_token(_given(url, token, data).find(), label, days)
+
+
+@main.command()
+@data_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def doctor(data: Path | None, as_json: bool) -> None:
+    """Checks whether this machine has what Proctor needs, and says what to do where it has not."""
+    from proctor.cli.doctor import run_doctor
+
+    sys.exit(run_doctor(read_settings(data=data), as_json=as_json))
+
+
+@main.command()
+@click.option("--keep", is_flag=True, help="Leave it running until Ctrl-C.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where it listens.  [default: a free one]")
+def demo(keep: bool, port: int) -> None:
+    """Shows it all on a small web shop: real tests in a real browser, with callbacks; leaves nothing behind."""
+    from proctor.cli.demo import run_demo
+
+    sys.exit(run_demo(port, keep=keep))

@@ -145,7 +145,8 @@ class Endpoint:
         session = self._session
         answer = await self._carry_out(command)
         runtime = timedelta(seconds=asyncio.get_running_loop().time() - started)
-        session = session or self._session
+        # After opening it is the new one; after ending there is none any more.
+        session = self._session or session
         self._commands.add(Recorded(command, answer, session.id if session else None, start_at, runtime))
         return answer
 

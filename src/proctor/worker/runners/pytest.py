@@ -16,7 +16,7 @@ _BROKEN = {
 
 
 class PytestRunner:
-    """`python -m pytest` from the project's virtual environment; `select` is the rest of a node id, or what -k takes."""
+    """`python -m pytest` from the project's virtual environment; `select` is the rest of a node id, or for -k."""
 
     name = "pytest"
 

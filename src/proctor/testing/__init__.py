@@ -1,0 +1,1 @@
+"""Stand-ins for tests of Proctor and of what is built on it."""

@@ -1,0 +1,49 @@
+"""The whole server, in the test's event loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+
+from proctor.app import create_app
+from proctor.settings import Settings
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: `url` without a slash at its end."""
+
+    url: str
+    app: FastAPI
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Ctrl-C is for pytest.
+        yield
+
+
+@asynccontextmanager
+async def serving(settings: Settings, database_url: str) -> AsyncIterator[Server]:
+    """The whole server on a free port of 127.0.0.1, in the test's event loop."""
+    app = create_app(settings, database_url)
+    uvicorn_server = _Uvicorn(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=5)
+    )
+    running = asyncio.create_task(uvicorn_server.serve())
+    try:
+        while not uvicorn_server.started:
+            await asyncio.sleep(0.01)
+            if running.done():
+                running.result()
+                raise RuntimeError("the server did not start")
+        port = uvicorn_server.servers[0].sockets[0].getsockname()[1]
+        yield Server(f"http://127.0.0.1:{port}", app)
+    finally:
+        uvicorn_server.should_exit = True
+        await running

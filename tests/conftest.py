@@ -10,6 +10,8 @@ import aiohttp
 import psycopg
 import pytest
 
+import world
+from calls import Api, SignIn
 from proctor.app import open_context
 from proctor.services.context import Context
 from proctor.settings import Settings
@@ -96,3 +98,17 @@ async def client(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
     """Signed in as nobody; paths are relative to the server."""
     async with aiohttp.ClientSession(server.url, cookie_jar=aiohttp.DummyCookieJar()) as session:
         yield session
+
+
+@pytest.fixture
+def nobody(client: aiohttp.ClientSession) -> Api:
+    """A client without a token."""
+    return Api(client, {})
+
+
+@pytest.fixture
+def sign_in(client: aiohttp.ClientSession, context: Context) -> SignIn:
+    async def as_user(username: str) -> Api:
+        return Api(client, await world.bearer(context, username))
+
+    return as_user

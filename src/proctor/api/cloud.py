@@ -2,6 +2,7 @@
 
 import math
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
@@ -27,7 +28,7 @@ async def list_executions(
     id: str, context: ContextDep, caller: CallerDep, base_url: BaseUrl, page: int = 1, size: Size = 50
 ) -> JSONResponse:
     found, total = await results.list_executions(context, caller, id, page, size=size)
-    url = f"{base_url}{B}/api/plans/{id}/executions"
+    url = f"{base_url}{B}/api/plans/{quote(id, safe='')}/executions"
     pages = max(1, math.ceil(total / size))
     return _json(
         {

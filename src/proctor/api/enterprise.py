@@ -1,6 +1,7 @@
 """Dialect E: run, stop, and reading as Enterprise clients know them (contract §3, §4)."""
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request
 from fastapi.responses import JSONResponse
@@ -8,7 +9,8 @@ from fastapi.responses import JSONResponse
 from proctor.api.deps import BaseUrl, CallerDep, ContextDep, refuse_prefetch
 from proctor.api.wire import RunTestPlanResponse, paginate
 from proctor.domain import wire
-from proctor.errors import CompanyNotFound, InvalidInput, PlanAlreadyRunning, PlanNotFound
+from proctor.domain.text import storable
+from proctor.errors import CallbackRefused, CompanyNotFound, InvalidInput, PlanNotFound
 from proctor.services import results, runs
 from proctor.services.accounts import Caller
 from proctor.services.context import Context
@@ -89,9 +91,14 @@ async def force_run_plan(
     if forceRun.lower() not in {"true", "false"}:
         raise InvalidInput("forceRun must be true or false.")
     asked = RunRequest(
-        id, base_url, callback_url or None, force=forceRun.lower() == "true", idempotency_key=idempotency_key
+        id,
+        base_url,
+        callback_url or None,
+        force=forceRun.lower() == "true",
+        refuse_running=True,
+        idempotency_key=idempotency_key,
     )
-    return await _run(context, caller, asked, refuse_running=True)
+    return await _run(context, caller, asked)
 
 
 @router.get("/plans/{id:path}/checkIsRunning")
@@ -151,7 +158,7 @@ async def list_executions(
     id: str, context: ContextDep, caller: CallerDep, base_url: BaseUrl, page: int = 1
 ) -> JSONResponse:
     found, total = await results.list_executions(context, caller, id, page)
-    pagination = paginate(f"{base_url}{B}/api/plans/{id}/testExecutions/pages", page, total)
+    pagination = paginate(f"{base_url}{B}/api/plans/{quote(id, safe='')}/testExecutions/pages", page, total)
     return _json({"pagination": pagination, "execution_list": [wire.execution_e(one, []) for one in found]})
 
 
@@ -184,12 +191,9 @@ async def list_results(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-async def _run(context: Context, caller: Caller, asked: RunRequest, *, refuse_running: bool = False) -> JSONResponse:
+async def _run(context: Context, caller: Caller, asked: RunRequest) -> JSONResponse:
     answer = await runs.start(context, caller, asked)
-    body = answer if isinstance(answer, dict) else runs.to_wire(answer)
-    if refuse_running and body["already_running"]:
-        raise PlanAlreadyRunning(body["message"])
-    return _json(body)
+    return _json(answer if isinstance(answer, dict) else runs.to_wire(answer))
 
 
 def _json(body: dict[str, Any]) -> JSONResponse:
@@ -203,13 +207,16 @@ async def _read_callback_url(request: Request) -> str | None:
         return None
     try:
         body = await request.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        # RecursionError: a hundred thousand opening brackets.
         raise InvalidInput("The body is not JSON.") from error
     if not isinstance(body, dict):
         raise InvalidInput("The body must be a JSON object.")
     url = body.get("callbackUrl", body.get("callback_url"))
     if url is not None and not isinstance(url, str):
         raise InvalidInput("callbackUrl must be a string.")
+    if url is not None and not storable(url):
+        raise CallbackRefused("The callback URL contains a character that cannot be sent.")
     return url
 
 

@@ -60,10 +60,15 @@ async def _answer_invalid(_: Request, error: RequestValidationError) -> JSONResp
     return problem(wrong.status, wrong.message, wrong.code, wrong.detail)
 
 
-async def _answer_http(_: Request, error: HTTPException) -> JSONResponse:
+async def _answer_http(request: Request, error: HTTPException) -> JSONResponse:
     phrase = http.HTTPStatus(error.status_code).phrase
     word = phrase.lower().replace(" ", "_").replace("-", "_")
-    return problem(error.status_code, phrase, word, str(error.detail), dict(error.headers or {}))
+    sentences = {
+        404: "Nothing is served at this path: see /openapi.json for what is.",
+        405: f"This path does not answer {request.method}: the header Allow says what it answers.",
+    }
+    detail = sentences.get(error.status_code, error.detail) if error.detail == phrase else error.detail
+    return problem(error.status_code, phrase, word, str(detail), dict(error.headers or {}))
 
 
 async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -18,7 +18,10 @@ from proctor.store.outbox import Delivery
 
 router = APIRouter(prefix="/api/v1", tags=["native"])
 
+# Seconds: how long a poll may wait, how often it looks without being woken, and how long it gathers.
 MAX_WAIT = 25.0
+POLL_INTERVAL = 5.0
+GATHER = 0.2
 MEDIA_TYPES = {"png": "image/png", "log": "text/plain; charset=utf-8", "jsonl": "application/x-ndjson"}
 
 
@@ -82,7 +85,9 @@ async def read_summary(
             left = deadline - asyncio.get_running_loop().time()
             if events or left <= 0 or execution.end_at is not None:
                 break
-            await changes.wait(min(left, 5))
+            await changes.wait(min(left, POLL_INTERVAL))
+            # What ends together is told together: a plan of short tests must not cost an answer for each.
+            await asyncio.sleep(min(left, GATHER))
     shown = [{"sequence": e.sequence, "type": e.type.value, **e.data} for e in events]
     return JSONResponse({**execution_fields(execution, base_url), "events": shown})
 

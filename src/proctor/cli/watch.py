@@ -126,7 +126,7 @@ async def _watch(access: Access, execution_id: int, report: Report) -> ExitCode:
 
 
 async def follow(client: Client, execution_id: int, report: Report) -> ExitCode:
-    """Waits for the end and tells it; also when the wait is broken off: by the timeout, Ctrl-C or a server that is gone."""
+    """Waits for the end and tells it; also when timeout, Ctrl-C or a server that is gone breaks the wait off."""
     with open_progress() as progress:
         watch = Watch(client, execution_id, progress)
         code, why_broken_off = await _follow_within(watch, report.timeout)
@@ -177,4 +177,3 @@ def show_summary(execution: Execution) -> None:
     click.echo(click.style(verdict, fg=colours.get(str(execution.level)), bold=True))
     click.echo("\n".join(rest))
     sys.stdout.flush()
-

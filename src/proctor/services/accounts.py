@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
 
 from proctor.domain.permission import Permission, Role, permissions_of
+from proctor.domain.text import storable
 from proctor.errors import InvalidClient, InvalidGrant, InvalidRequest, TooManyRequests, Unauthorized
 from proctor.services.context import Context
 from proctor.store import accounts
@@ -22,7 +24,8 @@ from proctor.store.engine import Tx
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 # A password that nobody has: a sign-in as nobody takes as long as one as somebody.
 _NOBODY = _HASHER.hash(secrets.token_urlsafe(16))
-_HASHING = asyncio.Semaphore(2)
+# Each takes a core; not asyncio's own threads, which everything else waits for.
+_HASHING = ThreadPoolExecutor(2, thread_name_prefix="hashing")
 
 FAILURE_WINDOW = timedelta(minutes=15)
 FAILURES_OF_ONE = 10
@@ -88,6 +91,7 @@ class TokenPair:
 async def grant(context: Context, asked: Grant) -> TokenPair:
     """Answers a token request; the errors are those of the contract."""
     _check_client(context, asked)
+    _check_sane(asked.username, asked.password, asked.refresh_token, asked.scope)
     if asked.grant_type == "password":
         return await _grant_password(context, asked)
     if asked.grant_type == "refresh_token":
@@ -170,8 +174,7 @@ async def create_local_token(context: Context) -> str:
 
 
 async def hash_password(password: str) -> str:
-    async with _HASHING:
-        return await asyncio.to_thread(_HASHER.hash, password)
+    return await asyncio.get_running_loop().run_in_executor(_HASHING, _HASHER.hash, password)
 
 
 def new_token() -> str:
@@ -195,11 +198,18 @@ def _check_client(context: Context, asked: Grant) -> None:
         raise InvalidClient("The client pair in the Basic Authorization header is wrong.")
 
 
+def _check_sane(*texts: str) -> None:
+    """Nobody's name or secret is so long, or cannot be stored."""
+    if any(len(text) > PASSWORD_LIMIT or not storable(text) for text in texts):
+        raise InvalidGrant("Wrong user name or password.")
+
+
 async def _grant_password(context: Context, asked: Grant) -> TokenPair:
     if not asked.username or not asked.password:
         raise InvalidRequest("username and password are required for grant_type password.")
     user_id = await _check_password(context, asked.username, asked.password, asked.address)
-    return await _issue(context, user_id, asked.scope)
+    async with context.store.begin() as tx:
+        return await _issue(context, tx, user_id, asked.scope)
 
 
 async def _grant_refresh(context: Context, asked: Grant) -> TokenPair:
@@ -207,9 +217,10 @@ async def _grant_refresh(context: Context, asked: Grant) -> TokenPair:
         raise InvalidRequest("refresh_token is required for grant_type refresh_token.")
     async with context.store.begin() as tx:
         owner = await accounts.spend_refresh_token(tx, digest(asked.refresh_token))
-    if owner is None:
-        raise InvalidGrant("The refresh token is unknown, expired, or was used before: sign in again.")
-    return await _issue(context, owner.user_id, asked.scope, family=owner.family)
+        if owner is not None:
+            # In the transaction that spends it: a second use at the same moment must find this pair to revoke it.
+            return await _issue(context, tx, owner.user_id, asked.scope, family=owner.family)
+    raise InvalidGrant("The refresh token is unknown, expired, or was used before: sign in again.")
 
 
 async def _grant_client(context: Context, asked: Grant) -> TokenPair:
@@ -221,13 +232,19 @@ async def _grant_client(context: Context, asked: Grant) -> TokenPair:
     if owner is None:
         await _note_failure(context, asked.username, asked.address)
         raise InvalidGrant("The access key is unknown, expired or revoked.")
-    return await _issue(context, owner.user_id, asked.scope)
+    async with context.store.begin() as tx:
+        return await _issue(context, tx, owner.user_id, asked.scope)
 
 
 async def _check_password(context: Context, username: str, password: str, address: str) -> int:
     """The user's id; an access key (a personal token) of the user does as well as his password."""
-    if len(username) > PASSWORD_LIMIT or len(password) > PASSWORD_LIMIT or "\0" in username + password:
-        raise InvalidGrant("Wrong user name or password.")
+    _check_sane(username, password)
+    # From the count of failures to the next failure: else a thousand guesses at once would all pass the count.
+    async with context.sign_ins:
+        return await _check_in_turn(context, username, password, address)
+
+
+async def _check_in_turn(context: Context, username: str, password: str, address: str) -> int:
     async with context.store.begin() as tx:
         await _throttle(tx, username, address)
         user = await accounts.find_user(tx, username)
@@ -243,11 +260,10 @@ async def _check_password(context: Context, username: str, password: str, addres
 
 
 async def _verify(hashed: str, password: str) -> bool:
-    async with _HASHING:
-        try:
-            return await asyncio.to_thread(_HASHER.verify, hashed, password)
-        except VerificationError:
-            return False
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_HASHING, _HASHER.verify, hashed, password)
+    except VerificationError:
+        return False
 
 
 async def _throttle(tx: Tx, username: str, address: str) -> None:
@@ -265,25 +281,14 @@ async def _note_failure(context: Context, username: str, address: str) -> None:
         await accounts.add_sign_in_failure(tx, username[:200], address)
 
 
-async def _issue(context: Context, user_id: int, scope: str, *, family: str | None = None) -> TokenPair:
+async def _issue(context: Context, tx: Tx, user_id: int, scope: str, *, family: str | None = None) -> TokenPair:
     settings = context.settings
-    access, refresh, family = new_token(), new_token(), family or secrets.token_hex(16)
-    async with context.store.begin() as tx:
+    family = family or secrets.token_hex(16)
+    pair = {"access": new_token(), "refresh": new_token()}
+    lifetimes = {"access": settings.access_token_lifetime, "refresh": settings.refresh_token_lifetime}
+    for kind, token in pair.items():
         await accounts.add_token(
-            tx,
-            digest=digest(access),
-            kind="access",
-            user_id=user_id,
-            family=family,
-            lifetime=settings.access_token_lifetime,
-        )
-        await accounts.add_token(
-            tx,
-            digest=digest(refresh),
-            kind="refresh",
-            user_id=user_id,
-            family=family,
-            lifetime=settings.refresh_token_lifetime,
+            tx, digest=digest(token), kind=kind, user_id=user_id, family=family, lifetime=lifetimes[kind]
         )
     seconds = int(settings.access_token_lifetime.total_seconds())
-    return TokenPair(access, refresh, seconds, scope or "read write", secrets.token_hex(16))
+    return TokenPair(pair["access"], pair["refresh"], seconds, scope or "read write", secrets.token_hex(16))

@@ -8,8 +8,8 @@ from proctor.domain import wire
 from proctor.domain.delivery import Judgement, judge_answer, next_try
 from proctor.domain.events import EventType
 from proctor.domain.execution import Counts, ExecutionRecord
-from proctor.domain.verdict import Level
 from proctor.domain.permission import Permission
+from proctor.domain.verdict import Level
 from proctor.errors import Forbidden, NotFound
 from proctor.ports.sender import Answer
 from proctor.services.accounts import Caller

@@ -1,6 +1,7 @@
 """What every use case works with."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from proctor.clock import Clock
 from proctor.ports.artifacts import Artifacts
@@ -20,3 +21,5 @@ class Context:
     sender: Sender
     artifacts: Artifacts
     clock: Clock
+    # How many sign-ins are checked at once: as many as passwords are hashed.
+    sign_ins: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))

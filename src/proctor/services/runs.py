@@ -15,6 +15,7 @@ from proctor.errors import (
     Forbidden,
     IdempotencyConflict,
     InvalidInput,
+    PlanAlreadyRunning,
     PlanNotFound,
     ScenarioNotFound,
 )
@@ -39,6 +40,8 @@ class RunRequest:
     callback_url: str | None = None
     company_id: int | None = None
     force: bool = False
+    # Raise PlanAlreadyRunning rather than join.
+    refuse_running: bool = False
     idempotency_key: str | None = None
 
 
@@ -92,6 +95,8 @@ async def stop(context: Context, caller: Caller, plan_ref: str) -> tuple[Plan, b
         execution_id = await executions.find_unfinished(tx, plan.id)
         numbers = await jobs.stop_execution(tx, context.queue, execution_id) if execution_id is not None else []
     await context.queue.cancel(numbers)
+    # What nobody had begun gave its slots back.
+    await dispatch(context)
     return plan, execution_id is not None
 
 
@@ -155,7 +160,7 @@ async def _claim_key(tx: Tx, caller: Caller, plan: Plan, request: RunRequest) ->
     key = request.idempotency_key or ""
     if not 1 <= len(key) <= KEY_LIMIT or not key.isprintable():
         raise InvalidInput(f"Idempotency-Key must have 1 to {KEY_LIMIT} printable characters.")
-    asked = json.dumps([plan.id, request.callback_url, request.force])
+    asked = json.dumps([plan.id, request.callback_url, request.force, request.refuse_running])
     fingerprint = hashlib.sha256(asked.encode()).hexdigest()
     stored = await idempotency.claim(tx, caller.user_id, key, fingerprint)
     if stored is None:
@@ -182,12 +187,14 @@ async def _start(context: Context, tx: Tx, caller: Caller, plan: Plan, request: 
 
 
 async def _join(context: Context, tx: Tx, plan: Plan, running: int, request: RunRequest) -> RunAnswer:
+    message = f"The test plan {plan.name} is already running as execution {running}."
+    if request.refuse_running:
+        raise PlanAlreadyRunning(message)
     if request.callback_url is not None:
         callback_id = await outbox.add_callback(tx, running, request.callback_url)
         if callback_id is not None:
             # It is told everything from the first event on, so that its sequence has no gaps.
             await jobs.tell_callbacks(tx, context.queue, running)
-    message = f"The test plan {plan.name} is already running as execution {running}."
     return RunAnswer(plan.id, message, execution_id=running, already_running=True)
 
 

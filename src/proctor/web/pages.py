@@ -127,6 +127,7 @@ async def _job_page(
         job=job,
         cases=cases,
         evidence=await _read_evidence(context, job, attempt) if attempt is not None else None,
+        log_limit=LOG_LIMIT,
         now=context.clock.now(),
     )
 

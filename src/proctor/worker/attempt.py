@@ -121,6 +121,8 @@ async def _carry_out(bench: Bench, task: AttemptTask, place: Place, recording: R
         verdict = Verdict(Outcome.BROKEN, Level.ERROR, error.detail)
     except InfrastructureError as error:
         verdict = Verdict(Outcome.INFRASTRUCTURE, Level.ERROR, error.detail)
+    except ChildProcessError as error:
+        verdict = Verdict(Outcome.INFRASTRUCTURE, Level.ERROR, f"A process of the test could not be ended: {error}.")
     _append(place.log, verdict.message or "")
     return Result(verdict)
 
@@ -217,7 +219,8 @@ def _bounds(bench: Bench, prepared: Prepared, place: Place, workspace: Path) -> 
     return Bounds(
         cwd=workspace,
         writable=[workspace, place.out],
-        readable=[prepared.venv] if prepared.venv else [],
+        # All of it: a set-up may install the project's own tree in place (`uv pip install -e .`).
+        readable=[prepared.folder],
         hidden=[bench.context.settings.data],
     )
 

@@ -74,7 +74,7 @@ async def work(context: Context) -> None:
 @asynccontextmanager
 async def _open_bench(context: Context) -> AsyncIterator[Bench]:
     settings = context.settings
-    hub = LocalHub(settings.hub, settings.browser_slots)
+    hub = LocalHub(settings.hub, settings.browser_slots, hidden=[settings.data])
     sandbox = await _choose(settings)
     source = GitSource(settings.work_folder / "mirrors")
     attempts = settings.work_folder / "attempts" / f"{socket.gethostname()}-{os.getpid()}"

@@ -1,6 +1,6 @@
 """Requests as clients send them, and what every answer must be like."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,10 @@ class Api:
         assert reply.status == 200, reply.text
         assert reply.body["successful"], reply.text
         return int(reply.body["execution_id"])
+
+
+# Gives a client with the token of a user that exists.
+SignIn = Callable[[str], Awaitable[Api]]
 
 
 def assert_problem(reply: Reply, status: int, message: str, error: str | None = None) -> None:

@@ -145,7 +145,8 @@ install_system_packages() {
             "install them by hand (python: 3.11 or later with venv; browser: Chromium with its chromedriver), then run this again."
     fi
     if ((EUID != 0)) && ! command -v sudo >/dev/null; then
-        fail "missing here: ${missing[*]}; installing them needs root, and there is no sudo." "run scripts/setup.sh once as root, or install sudo and let this user use it; then run this again."
+        fail "missing here: ${missing[*]}; installing them needs root, and there is no sudo." \
+            "run scripts/setup.sh once as root, or install sudo and let this user use it; then run this again."
     fi
     say "Reading the lists of packages (missing here: ${missing[*]})"
     # One dead third-party source must not be the end: what is missing after this is told by the installation.

@@ -39,7 +39,7 @@ class Api:
         sent = {**self.headers, **(headers or {})}
         async with self.session.request(method, path, headers=sent, **options) as response:
             text = (await response.read()).decode()
-            is_json = response.content_type.endswith("json") and bool(text)
+            is_json = response.content_type in {"application/json", "application/problem+json"} and bool(text)
             return Reply(
                 response.status, await response.json(content_type=None) if is_json else None, response.headers, text
             )

@@ -81,7 +81,7 @@ async def bearer(context: Context, username: str = "ci") -> dict[str, str]:
     return {"Authorization": f"Bearer {await token(context, username)}"}
 
 
-async def make_admin(context: Context, password: str = "adminadmin") -> dict[str, str]:
+async def make_admin(context: Context, password: str = "adminadmin") -> dict[str, str]:  # noqa: S107
     """The administrator; gives the header that he signs in with."""
     await accounts.ensure_admin(context, password)
     return await bearer(context, "admin")

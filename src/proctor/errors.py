@@ -214,6 +214,12 @@ class DriverFailed(InfrastructureError):
     code = "driver_failed"
 
 
+class QueueStopped(InfrastructureError):
+    """The queue gives no more work"""
+
+    code = "queue_stopped"
+
+
 class FenceLost(InfrastructureError):
     """The attempt no longer holds its lease"""
 

@@ -502,13 +502,42 @@ def test_line_ends_in_test_output_add_nothing_to_a_stream(end: str) -> None:
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 EXECUTION = ExecutionRecord(
-    1, 1, 1, "shop", 1, "smoke", 1, "ci", ExecutionState.RUNNING, None, None, "http://here", NOW, None, {}
+    id=1,
+    company_id=1,
+    project_id=1,
+    project_name="shop",
+    plan_id=1,
+    plan_name="smoke",
+    user_id=1,
+    username="ci",
+    state=ExecutionState.RUNNING,
+    level=None,
+    commit=None,
+    base_url="http://here",
+    start_at=NOW,
+    end_at=None,
+    levels={},
 )
 
 
 def job(number: int, level: Level) -> JobRecord:
     return JobRecord(
-        number, 1, 1, 1, 1, number, f"scenario {number}", None, level, None, "NO", False, "http://here", NOW, None, ()
+        id=number,
+        execution_id=1,
+        company_id=1,
+        project_id=1,
+        plan_id=1,
+        scenario_id=number,
+        scenario_name=f"scenario {number}",
+        environment=None,
+        level=level,
+        message=None,
+        screenshots="NO",
+        video=False,
+        base_url="http://here",
+        start_at=NOW,
+        end_at=None,
+        attempts=(),
     )
 
 

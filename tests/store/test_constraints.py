@@ -1,7 +1,5 @@
 """What the database refuses, whatever the code does."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from sqlalchemy.exc import IntegrityError
 
@@ -13,14 +11,14 @@ from proctor.testing.worker import FakeWorker
 
 
 @pytest.fixture
-async def execution_id(context: Context) -> AsyncIterator[int]:
+async def execution_id(context: Context) -> int:
     """An execution of one job, which is leased."""
     await world.put(context, world.service(number=1))
     await FakeWorker.sign_on(context)
     answer = await runs.start(context, await world.caller(context), RunRequest("smoke", "http://here"))
     assert isinstance(answer, RunAnswer)
     assert answer.execution_id is not None
-    yield answer.execution_id
+    return answer.execution_id
 
 
 async def test_a_plan_has_at_most_one_unfinished_execution(context: Context, execution_id: int) -> None:

@@ -5,11 +5,12 @@ from typing import Any
 from fastapi import APIRouter
 
 from proctor.api.deps import CallerDep, ContextDep
+from proctor.api.wire import PROBLEMS
 from proctor.errors import CompanyNotFound, Forbidden
 from proctor.services import catalog
 from proctor.services.results import read_id
 
-router = APIRouter(prefix="/Testinium.RestApi/api", tags=["catalog"])
+router = APIRouter(prefix="/Testinium.RestApi/api", tags=["catalog"], responses=PROBLEMS)
 
 Fields = dict[str, Any]
 

@@ -9,10 +9,11 @@ from fastapi.responses import JSONResponse
 
 from proctor.api.deps import BaseUrl, CallerDep, ContextDep
 from proctor.api.enterprise import B, _json
+from proctor.api.wire import PROBLEMS
 from proctor.domain import wire
 from proctor.services import catalog, results
 
-router = APIRouter(prefix=f"{B}/api", tags=["cloud"])
+router = APIRouter(prefix=f"{B}/api", tags=["cloud"], responses=PROBLEMS)
 
 Size = Annotated[int, Query(ge=1, le=500)]
 

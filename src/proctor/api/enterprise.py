@@ -7,17 +7,17 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request
 from fastapi.responses import JSONResponse
 
 from proctor.api.deps import BaseUrl, CallerDep, ContextDep, refuse_prefetch
-from proctor.api.wire import RunTestPlanResponse, paginate
+from proctor.api.wire import PROBLEMS, RunTestPlanResponse, paginate
 from proctor.domain import wire
 from proctor.domain.text import storable
 from proctor.errors import CallbackRefused, CompanyNotFound, InvalidInput, PlanNotFound
 from proctor.services import results, runs
 from proctor.services.accounts import Caller
 from proctor.services.context import Context
-from proctor.services.runs import RunRequest
+from proctor.services.runs import RunAnswer, RunRequest
 
 B = "/Testinium.RestApi"
-router = APIRouter(prefix=f"{B}/api", tags=["enterprise"])
+router = APIRouter(prefix=f"{B}/api", tags=["enterprise"], responses=PROBLEMS)
 
 CallbackUrl = Annotated[
     str | None, Query(alias="callbackUrl", description="Where status updates are posted.", max_length=2000)
@@ -128,14 +128,16 @@ async def rerun_plan(
     caller: CallerDep,
     base_url: BaseUrl,
     scenario_ids: Annotated[list[int], Body(max_length=10_000)],
+    idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Runs these scenarios again in the environments of the last execution."""
+    asked = RunRequest(id, base_url, idempotency_key=idempotency_key)
     try:
-        answer = await runs.rerun(context, caller, id, scenario_ids, base_url)
+        answer = await runs.rerun(context, caller, asked, scenario_ids)
     except PlanNotFound as error:
         raise PlanNotFound(error.detail, message="Plan not found") from error
-    fields = {"successful": answer.started, "message": answer.message, "execution_id": answer.execution_id}
-    return wire.without_none(fields)
+    body = _run_fields(answer)
+    return {name: body[name] for name in ("successful", "message", "execution_id") if name in body}
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -193,7 +195,11 @@ async def list_results(
 
 async def _run(context: Context, caller: Caller, asked: RunRequest) -> JSONResponse:
     answer = await runs.start(context, caller, asked)
-    return _json(answer if isinstance(answer, dict) else runs.to_wire(answer))
+    return _json(_run_fields(answer))
+
+
+def _run_fields(answer: dict[str, Any] | RunAnswer) -> dict[str, Any]:
+    return answer if isinstance(answer, dict) else runs.to_wire(answer)
 
 
 def _json(body: dict[str, Any]) -> JSONResponse:

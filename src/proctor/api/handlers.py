@@ -2,6 +2,7 @@
 
 import http
 import logging
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,8 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proctor.errors import InvalidInput, ProctorError, TooManyRequests
+from proctor.services.manifest import ManifestInvalid
 
 MEDIA_TYPE = "application/problem+json"
+
+# As the standard has them now; Python's own differ from version to version.
+_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 _logger = logging.getLogger(__name__)
 
@@ -49,7 +54,7 @@ async def _answer_error(_: Request, error: ProctorError) -> JSONResponse:
         _logger.error("%s: %s", type(error).__name__, error.detail)
         return _internal()
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, TooManyRequests) else None
-    more = {"mistakes": error.mistakes} if hasattr(error, "mistakes") else {}
+    more = {"mistakes": [asdict(one) for one in error.mistakes]} if isinstance(error, ManifestInvalid) else {}
     return problem(error.status, error.message, error.code, error.detail, headers, **more)
 
 
@@ -61,7 +66,7 @@ async def _answer_invalid(_: Request, error: RequestValidationError) -> JSONResp
 
 
 async def _answer_http(request: Request, error: HTTPException) -> JSONResponse:
-    phrase = http.HTTPStatus(error.status_code).phrase
+    phrase = _PHRASES.get(error.status_code) or http.HTTPStatus(error.status_code).phrase
     word = phrase.lower().replace(" ", "_").replace("-", "_")
     sentences = {
         404: "Nothing is served at this path: see /openapi.json for what is.",

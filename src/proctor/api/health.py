@@ -17,7 +17,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={503: {"description": "Not ready, and what is down."}})
 async def readyz(context: ContextDep) -> JSONResponse:
     """Ready: database and queue answer, and a worker is alive; 503 says which is not."""
     async with asyncio.timeout(5):

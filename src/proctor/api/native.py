@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Query
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from proctor.api.deps import BaseUrl, CallerDep, ContextDep, ListenerDep
+from proctor.api.wire import PROBLEMS
 from proctor.domain import wire
 from proctor.domain.execution import CaseRecord, ExecutionRecord, JobRecord
 from proctor.errors import InvalidInput
@@ -16,13 +17,16 @@ from proctor.services import accounts, apply, callbacks, results
 from proctor.services.manifest import check_manifest
 from proctor.store.outbox import Delivery
 
-router = APIRouter(prefix="/api/v1", tags=["native"])
+router = APIRouter(prefix="/api/v1", tags=["native"], responses=PROBLEMS)
 
 # Seconds: how long a poll may wait, how often it looks without being woken, and how long it gathers.
 MAX_WAIT = 25.0
 POLL_INTERVAL = 5.0
 GATHER = 0.2
 MEDIA_TYPES = {"png": "image/png", "log": "text/plain; charset=utf-8", "jsonl": "application/x-ndjson"}
+FILES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {kind.split(";")[0]: {} for kind in (*MEDIA_TYPES.values(), "application/octet-stream")}}
+}
 
 
 @router.post("/apply")
@@ -107,7 +111,7 @@ async def redeliver(id: str, context: ContextDep, caller: CallerDep) -> JSONResp
     return JSONResponse(delivery_fields(await callbacks.redeliver(context, caller, delivery_id)))
 
 
-@router.get("/attempts/{id}/artifacts/{name}")
+@router.get("/attempts/{id}/artifacts/{name}", response_class=StreamingResponse, responses=FILES)
 async def read_artifact(id: str, name: str, context: ContextDep, caller: CallerDep) -> StreamingResponse:
     """A file that an attempt left."""
     attempt, pieces = await results.open_artifact(context, caller, id, name)

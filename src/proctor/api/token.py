@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Header, Request
 
 from proctor.api.deps import ContextDep
+from proctor.api.wire import PROBLEMS
 from proctor.errors import InvalidClient
 from proctor.services import accounts
 from proctor.services.accounts import Grant
 
-router = APIRouter(tags=["token"])
+router = APIRouter(tags=["token"], responses=PROBLEMS)
 
 
 @router.post("/Testinium.RestApi/oauth/token")

@@ -58,6 +58,16 @@ class Problem(BaseModel):
     error_description: str
 
 
+# For the API's description: every refusal has the one body.
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": description,
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+    }
+    for status, description in {"4XX": "Refused, and why.", "5XX": "Something went wrong on the server side."}.items()
+}
+
+
 def paginate(url: str, page: int, total: int) -> dict[str, Any]:
     """Dialect E's pagination; `url` is where a page's number follows."""
     pagination: dict[str, Any] = {"current_page": page, "total_count": total, "page_limit": PAGE_LIMIT}

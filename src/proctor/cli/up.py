@@ -210,4 +210,7 @@ async def _watch_postgres(postgres: EmbeddedPostgres) -> None:
         await asyncio.sleep(POSTGRES_CHECK)
         if not await asyncio.to_thread(postgres.is_running):
             _logger.error("PostgreSQL is gone; it is started again")
-            await asyncio.to_thread(postgres.restart)
+            try:
+                await asyncio.to_thread(postgres.restart)
+            except subprocess.SubprocessError as error:
+                _logger.error("PostgreSQL did not start; it is tried again in %.0f s: %s", POSTGRES_CHECK, error)

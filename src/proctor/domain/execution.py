@@ -131,6 +131,8 @@ class JobRecord:
     start_at: datetime | None
     end_at: datetime | None
     attempts: tuple[AttemptRecord, ...]
+    # What stands for its start on the wire until it has one of its own.
+    execution_start_at: datetime | None = None
 
     @property
     def last(self) -> AttemptRecord | None:

@@ -1,7 +1,7 @@
 """The shapes of dialects E and C (contract §4), from records: the same in answers and in callbacks."""
 
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from proctor.domain.environment import Environment
@@ -20,7 +20,7 @@ def milliseconds(at: datetime | None) -> int | None:
 
 def iso(at: datetime | None) -> str | None:
     """As in `2026-11-23T10:43:09Z`."""
-    return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def without_none(values: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +28,22 @@ def without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def test_key(job: JobRecord) -> str:
+class Keyed(Protocol):
+    """What a test key is made of: a job, or the task that a worker got of it."""
+
+    @property
+    def company_id(self) -> int: ...
+    @property
+    def plan_id(self) -> int: ...
+    @property
+    def execution_id(self) -> int: ...
+    @property
+    def scenario_id(self) -> int: ...
+    @property
+    def environment(self) -> Environment | None: ...
+
+
+def test_key(job: Keyed) -> str:
     """`TEST-C{company}-P{plan}-E{execution}-S{scenario}`, and `-ENV:{OS}-{Browser}-{VERSION}` with an environment."""
     key = f"TEST-C{job.company_id}-P{job.plan_id}-E{job.execution_id}-S{job.scenario_id}"
     return key + environment_key(job.environment)
@@ -65,8 +80,6 @@ def execution_e(execution: ExecutionRecord, test_results: list[dict[str, Any]]) 
 
 
 def execution_c(execution: ExecutionRecord, job_ids: list[int]) -> dict[str, Any]:
-    end = execution.end_at
-    runtime = round((end - execution.start_at).total_seconds() * 1000) if end else None
     return without_none(
         {
             "id": execution.id,
@@ -78,10 +91,10 @@ def execution_c(execution: ExecutionRecord, job_ids: list[int]) -> dict[str, Any
             "plan_id": execution.plan_id,
             "plan_name": execution.plan_name,
             "test_results": job_ids,
-            "runtime": runtime,
+            "runtime": _runtime(execution.start_at, execution.end_at),
             "result_summary": summary(execution.counts),
             "start_date": iso(execution.start_at),
-            "end_date": iso(end),
+            "end_date": iso(execution.end_at),
             "test_result_status_counts": status_counts(execution.counts),
         }
     )
@@ -105,9 +118,10 @@ def result_e(
         {
             "id": job.id,
             "level": job.level.value,
-            "start_date": show(job.start_at),
+            # Clients read it without asking whether the test has begun.
+            "start_date": show(job.start_at or job.execution_start_at),
             "end_date": show(job.end_at),
-            "runtime": _runtime(job),
+            "runtime": _runtime(job.start_at, job.end_at),
             "session_id": job.last.session_id if job.last and job.last.session_id else "",
             "message": job.message,
             "screen_shot_type": job.screenshots,
@@ -171,10 +185,11 @@ def command_e(command: dict[str, Any], start: int | None, end: int | None) -> di
     }
 
 
-def _runtime(job: JobRecord) -> int:
-    if job.start_at is None or job.end_at is None:
+def _runtime(start_at: datetime | None, end_at: datetime | None) -> int:
+    """Milliseconds; 0 until it has ended."""
+    if start_at is None or end_at is None:
         return 0
-    return round((job.end_at - job.start_at).total_seconds() * 1000)
+    return round((end_at - start_at).total_seconds() * 1000)
 
 
 def _path(job: JobRecord, name: str, base_url: str) -> str:

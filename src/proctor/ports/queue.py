@@ -11,6 +11,8 @@ from procrastinate import jobs
 from procrastinate.exceptions import ConnectorException
 from psycopg import AsyncConnection
 
+from proctor.errors import QueueStopped
+
 RUN_ATTEMPT = "run_attempt"
 DELIVER = "deliver"
 CALLBACKS_QUEUE = "callbacks"
@@ -120,7 +122,10 @@ class Queue:
         name: str,
         grace: float,
     ) -> None:
-        """Takes jobs until it is cancelled; then waits `grace` seconds for those that run, and aborts them."""
+        """Takes jobs until it is cancelled; then waits `grace` seconds for those that run, and aborts them.
+
+        Raises QueueStopped when it ends by itself, as it does when the database goes away.
+        """
         for task_name, handler in handlers.items():
             self._app.task(name=task_name)(handler)
         await self._app.run_worker_async(
@@ -132,3 +137,4 @@ class Queue:
             delete_jobs="always",
             shutdown_graceful_timeout=grace,
         )
+        raise QueueStopped("The queue's worker has ended; what is above says why.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 BWRAP_TRIAL_TIMEOUT = 10.0  # seconds
+_EMPTIED = ("/dev/shm", "/tmp", "/run")  # noqa: S108 (each attempt gets its own)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ class BubblewrapSandbox:
 
     def __init__(self, bwrap: str) -> None:
         self._bwrap = bwrap
-        self._machine = [*_machine(), *_home(Path.home(), os.environ.get("PATH", ""))]
+        path = os.environ.get("PATH", "")
+        # A checkout or a build machine may have its tools below a folder that is hidden, as /tmp.
+        tools = [tool for folder in map(Path, _EMPTIED) for tool in tools_below(folder, path)]
+        self._machine = [*_machine(), *_binds("--ro-bind", tools), *_home(Path.home(), path)]
 
     def command(self, argv: Sequence[str], bounds: Bounds, *, status: int | None = None) -> list[str]:
         # The order matters: a later mount covers an earlier one, so what is hidden comes before what is shown in it.
@@ -126,7 +130,7 @@ def _machine() -> Iterator[str]:
     yield from ("--cap-drop", "ALL")
     yield from ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev")
     # Browsers keep shared memory in /dev/shm; sockets of databases and of Docker are in /run and /tmp.
-    for path in ("/dev/shm", "/tmp", "/run"):  # noqa: S108
+    for path in _EMPTIED:
         yield from ("--perms", "1777", "--tmpfs", path)
     # bwrap leaves these open to root, who owns them: without capabilities it could still set the machine's sysctls.
     for name in ("sys", "sysrq-trigger", "irq", "bus", "fs"):

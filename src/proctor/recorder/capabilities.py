@@ -8,6 +8,8 @@ _Capabilities = dict[str, Any]
 
 # The environment alone says where a test runs.
 _PLACE = frozenset({"browserName", "browserVersion", "platformName"})
+# Tests written for the API's other servers send the job's key along; no driver knows it.
+_KEY = "key"
 # Would lead to another program, or to the browser of another attempt.
 _PLACE_IN_OPTIONS = frozenset({"binary", "debuggerAddress"})
 # Of a legacy request only what the standard still knows may be passed on; drivers refuse the rest.
@@ -57,7 +59,7 @@ def _standard(desired: _Capabilities) -> _Capabilities:
 
 
 def _in_environment(own: _Capabilities, environment_caps: _Capabilities) -> _Capabilities:
-    merged = {name: value for name, value in own.items() if name not in _PLACE}
+    merged = {name: value for name, value in own.items() if name not in _PLACE and name != _KEY}
     for name, value in own.items():
         if name.endswith("Options") and ":" in name:
             options = _object(value, name)

@@ -14,7 +14,7 @@ from argon2.exceptions import VerificationError
 
 from proctor.domain.permission import Permission, Role, permissions_of
 from proctor.domain.text import storable
-from proctor.errors import InvalidClient, InvalidGrant, InvalidRequest, TooManyRequests, Unauthorized
+from proctor.errors import InvalidClient, InvalidGrant, InvalidInput, InvalidRequest, TooManyRequests, Unauthorized
 from proctor.services.context import Context
 from proctor.store import accounts
 from proctor.store.accounts import TokenOwner
@@ -115,6 +115,8 @@ async def identify(context: Context, token: str, *, kinds: Sequence[str] = ("acc
 
 async def create_personal_token(context: Context, caller: Caller, label: str, lifetime: timedelta | None) -> str:
     """A token that its owner keeps, until it is revoked or its lifetime ends."""
+    if not storable(label):
+        raise InvalidInput("The label contains a character that cannot be stored.")
     token = new_token()
     async with context.store.begin() as tx:
         await accounts.add_token(

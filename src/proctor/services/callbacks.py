@@ -57,12 +57,13 @@ async def redeliver(context: Context, caller: Caller, delivery_id: int) -> Deliv
     answer = await context.sender.send(callback.url, body, webhook_id=_webhook_id(event), secrets=secrets)
     async with context.store.begin() as tx:
         arrived = judge_answer(answer.status) is Judgement.DELIVERED
-        await _note(tx, callback, event, answer, arrived)
+        made = await outbox.find_delivery(tx, await _note(tx, callback, event, answer, arrived))
         if arrived:
             await outbox.restart_callback(tx, callback.id)
             await outbox.set_delivered(tx, callback.id, event.sequence)
             await context.queue.defer_deliveries(await driver_connection(tx), [callback.id], first=True)
-        return (await outbox.list_deliveries(tx, execution_id))[-1]
+        assert made is not None  # noqa: S101 (it was just written)
+        return made[0]
 
 
 async def _conclude(context: Context, tx: Tx, callback: Callback, event: Event, answer: Answer) -> bool:
@@ -83,8 +84,8 @@ async def _conclude(context: Context, tx: Tx, callback: Callback, event: Event, 
     return False
 
 
-async def _note(tx: Tx, callback: Callback, event: Event, answer: Answer, arrived: bool) -> None:
-    await outbox.add_delivery(
+async def _note(tx: Tx, callback: Callback, event: Event, answer: Answer, arrived: bool) -> int:
+    return await outbox.add_delivery(
         tx,
         callback,
         event.sequence,

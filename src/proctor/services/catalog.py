@@ -211,6 +211,7 @@ def _scope(caller: Caller, company_id: int | None = None) -> list[int] | None:
     if company_id is not None:
         if not caller.belongs_to(company_id):
             raise CompanyNotFound(f"There is no company {company_id} that you belong to.")
+        _check_view(caller, company_id)
         return [company_id]
     if caller.scope is None:
         return None

@@ -30,6 +30,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from proctor.domain.permission import Role
+from proctor.domain.text import storable
 from proctor.errors import ValidationFailed
 from proctor.ports.sender import valid_secret
 
@@ -76,8 +77,8 @@ def format_duration(duration: timedelta) -> str:
 
 
 def _storable(text: str) -> str:
-    # PostgreSQL keeps no NUL; YAML's "\0" makes one.
-    if "\0" in text:
+    # YAML's "\0" makes a NUL, JSON's "\ud800" half of a surrogate pair.
+    if not storable(text):
         raise ValueError("contains a character that cannot be stored")
     return text
 

@@ -108,7 +108,11 @@ async def read_commands(context: Context, job: JobRecord) -> list[dict[str, Any]
     """The recorded commands of the last attempt, as the contract's Command."""
     if job.last is None or wire.COMMANDS not in job.last.artifacts:
         return []
-    raw = await context.artifacts.read_end(job.execution_id, job.last.id, wire.COMMANDS, COMMANDS_LIMIT)
+    try:
+        raw = await context.artifacts.read_end(job.execution_id, job.last.id, wire.COMMANDS, COMMANDS_LIMIT)
+    except FileNotFoundError:
+        # Somebody has cleared the disk: the rest of the result is still worth reading.
+        return []
     lines = raw.split(b"\n")
     if job.last.artifacts[wire.COMMANDS] > COMMANDS_LIMIT:
         # The first of what was read is the end of a line.
@@ -132,14 +136,20 @@ async def open_artifact(
             raise NotFound(f"The attempt {attempt_ref[:20]} has no file {name[:100]!r}.")
         attempt, execution_id = found
         await find_execution(tx, caller, str(execution_id), Permission.TEST_RESULT_VIEW)
-    return attempt, await context.artifacts.get(execution_id, attempt.id, name)
+    try:
+        return attempt, await context.artifacts.get(execution_id, attempt.id, name)
+    except FileNotFoundError as error:
+        raise NotFound(f"The file {name} of the attempt {attempt.id} is no longer on the disk.") from error
 
 
 async def read_text(context: Context, job: JobRecord, attempt: AttemptRecord, name: str, limit: int) -> str:
     """The end of an attempt's text file, empty where there is none; the caller has been checked for the job."""
     if name not in attempt.artifacts:
         return ""
-    raw = await context.artifacts.read_end(job.execution_id, attempt.id, name, limit)
+    try:
+        raw = await context.artifacts.read_end(job.execution_id, attempt.id, name, limit)
+    except FileNotFoundError:
+        return ""
     return raw.decode(errors="replace")
 
 

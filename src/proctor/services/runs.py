@@ -76,13 +76,11 @@ async def start(context: Context, caller: Caller, request: RunRequest) -> dict[s
         await context.sender.check(request.callback_url)
     async with context.store.begin() as tx:
         plan = await find_plan(tx, caller, request.plan, Permission.PLAN_RUN, company_id=request.company_id)
-        if request.idempotency_key is not None:
-            stored = await _claim_key(tx, caller, plan, request)
-            if stored is not None:
-                return stored
+        stored = await _claim_key(tx, caller, plan, request)
+        if stored is not None:
+            return stored
         answer = await _start(context, tx, caller, plan, request)
-        if request.idempotency_key is not None:
-            await idempotency.set_answer(tx, caller.user_id, request.idempotency_key, to_wire(answer))
+        await _keep_answer(tx, caller, request, answer)
     if answer.started:
         await dispatch(context)
     return answer
@@ -107,29 +105,37 @@ async def is_running(context: Context, caller: Caller, plan_ref: str) -> bool:
 
 
 async def rerun(
-    context: Context, caller: Caller, plan_ref: str, scenario_ids: Sequence[int], base_url: str
-) -> RunAnswer:
-    """Runs these scenarios again, in the environments of the plan's last execution."""
+    context: Context, caller: Caller, request: RunRequest, scenario_ids: Sequence[int]
+) -> dict[str, Any] | RunAnswer:
+    """Runs these scenarios again, in the environments of the plan's last execution; else as `start`."""
     async with context.store.begin() as tx:
-        plan = await find_plan(tx, caller, plan_ref, Permission.PLAN_RUN)
-        if not scenario_ids:
-            raise ScenarioNotFound("The body names no scenario: send a list of ids.", message="Scenario list not found")
-        await catalog.lock_plan(tx, plan.id)
-        last = await executions.last_execution_of_plan(tx, plan.id)
-        if last is None:
-            raise ExecutionNotFound(
-                f"The plan {plan.name} has not run yet: run it first.", message="Execution not found"
-            )
-        known = {scenario.id: scenario for scenario in await catalog.scenarios_of_plan(tx, plan.id)}
-        for scenario_id in scenario_ids:
-            if scenario_id not in known:
-                raise ScenarioNotFound(f"The plan {plan.name} has no scenario {scenario_id}.")
-        used = await executions.environments_of_execution(tx, last)
-        chosen = [known[scenario_id] for scenario_id in dict.fromkeys(scenario_ids)]
-        answer = await _start_with(context, tx, caller, plan, RunRequest(plan_ref, base_url), chosen, used)
+        plan = await find_plan(tx, caller, request.plan, Permission.PLAN_RUN)
+        stored = await _claim_key(tx, caller, plan, request, scenario_ids)
+        if stored is not None:
+            return stored
+        answer = await _restart(context, tx, caller, plan, request, scenario_ids)
+        await _keep_answer(tx, caller, request, answer)
     if answer.started:
         await dispatch(context)
     return answer
+
+
+async def _restart(
+    context: Context, tx: Tx, caller: Caller, plan: Plan, request: RunRequest, scenario_ids: Sequence[int]
+) -> RunAnswer:
+    if not scenario_ids:
+        raise ScenarioNotFound("The body names no scenario: send a list of ids.", message="Scenario list not found")
+    await catalog.lock_plan(tx, plan.id)
+    last = await executions.last_execution_of_plan(tx, plan.id)
+    if last is None:
+        raise ExecutionNotFound(f"The plan {plan.name} has not run yet: run it first.", message="Execution not found")
+    known = {scenario.id: scenario for scenario in await catalog.scenarios_of_plan(tx, plan.id)}
+    for scenario_id in scenario_ids:
+        if scenario_id not in known:
+            raise ScenarioNotFound(f"The plan {plan.name} has no scenario {scenario_id}.")
+    used = await executions.environments_of_execution(tx, last)
+    chosen = [known[scenario_id] for scenario_id in dict.fromkeys(scenario_ids)]
+    return await _start_with(context, tx, caller, plan, request, chosen, used)
 
 
 async def find_plan(tx: Tx, caller: Caller, ref: str, permission: Permission, *, company_id: int | None = None) -> Plan:
@@ -156,11 +162,16 @@ async def check_company(tx: Tx, caller: Caller, company_id: int) -> None:
         raise Forbidden(f"You do not belong to company {company_id}.")
 
 
-async def _claim_key(tx: Tx, caller: Caller, plan: Plan, request: RunRequest) -> dict[str, Any] | None:
-    key = request.idempotency_key or ""
+async def _claim_key(
+    tx: Tx, caller: Caller, plan: Plan, request: RunRequest, scenario_ids: Sequence[int] = ()
+) -> dict[str, Any] | None:
+    """The answer that the request's key has already got, None when it is new or there is no key."""
+    key = request.idempotency_key
+    if key is None:
+        return None
     if not 1 <= len(key) <= KEY_LIMIT or not key.isprintable():
         raise InvalidInput(f"Idempotency-Key must have 1 to {KEY_LIMIT} printable characters.")
-    asked = json.dumps([plan.id, request.callback_url, request.force, request.refuse_running])
+    asked = json.dumps([plan.id, request.callback_url, request.force, request.refuse_running, *scenario_ids])
     fingerprint = hashlib.sha256(asked.encode()).hexdigest()
     stored = await idempotency.claim(tx, caller.user_id, key, fingerprint)
     if stored is None:
@@ -170,6 +181,11 @@ async def _claim_key(tx: Tx, caller: Caller, plan: Plan, request: RunRequest) ->
             "This Idempotency-Key came with another plan or body in the last 24 hours: use a new one."
         )
     return stored.answer
+
+
+async def _keep_answer(tx: Tx, caller: Caller, request: RunRequest, answer: RunAnswer) -> None:
+    if request.idempotency_key is not None:
+        await idempotency.set_answer(tx, caller.user_id, request.idempotency_key, to_wire(answer))
 
 
 async def _start(context: Context, tx: Tx, caller: Caller, plan: Plan, request: RunRequest) -> RunAnswer:

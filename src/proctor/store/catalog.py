@@ -91,7 +91,8 @@ async def list_plans(
                 WHERE (CAST(:companies AS bigint[]) IS NULL OR r.company_id = ANY(:companies))
                   AND (CAST(:project AS bigint) IS NULL OR p.project_id = :project)
                   AND (CAST(:scenario AS bigint) IS NULL OR EXISTS (
-                      SELECT 1 FROM scenarios s LEFT JOIN plan_scenarios ps ON ps.scenario_id = s.id AND ps.plan_id = p.id
+                      SELECT 1 FROM scenarios s
+                      LEFT JOIN plan_scenarios ps ON ps.scenario_id = s.id AND ps.plan_id = p.id
                       WHERE s.id = :scenario AND s.project_id = p.project_id
                         AND (p.all_scenarios OR ps.plan_id IS NOT NULL)))
                 ORDER BY p.id"""  # noqa: S608
@@ -168,7 +169,8 @@ async def put_scenario(tx: Tx, project_id: int, position: int, values: Mapping[s
             text(
                 """INSERT INTO scenarios (project_id, name, description, source, selector, command, parameters, enabled,
                        position)
-                   VALUES (:project, :name, :description, :source, :selector, :command, :parameters, :enabled, :position)
+                   VALUES (:project, :name, :description, :source, :selector, :command, :parameters, :enabled,
+                       :position)
                    ON CONFLICT (project_id, name) DO UPDATE SET description = excluded.description,
                        source = excluded.source, selector = excluded.selector, command = excluded.command,
                        parameters = excluded.parameters, enabled = excluded.enabled, position = excluded.position

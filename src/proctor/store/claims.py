@@ -127,7 +127,8 @@ async def lease(tx: Tx, placements: Sequence[Placement]) -> list[Lease]:
                    INSERT INTO attempts (job_id, number, epoch, hub_id, lease_until)
                    SELECT id, attempts, epoch, NULLIF(hub_id, 0), proctor_now() + CAST(:lease AS interval) FROM taken
                    RETURNING id, job_id, epoch)
-               SELECT m.id, m.epoch, t.queue, t.execution_id FROM made m JOIN taken t ON t.id = m.job_id ORDER BY m.id"""
+               SELECT m.id, m.epoch, t.queue, t.execution_id FROM made m JOIN taken t ON t.id = m.job_id
+               ORDER BY m.id"""
         ),
         {
             "jobs": [placement.job_id for placement in placements],
@@ -282,6 +283,18 @@ async def add_cases(tx: Tx, fence: Fence, cases: Sequence[Case]) -> None:
 
 
 # --- the sweep's side ------------------------------------------------------------------------------------------------
+
+
+async def expire(tx: Tx, workers: Sequence[str]) -> None:
+    """Lets the leases of workers that are known to be gone run out now."""
+    await tx.execute(
+        text(
+            """UPDATE attempts a SET lease_until = proctor_now() - interval '1 s' FROM workers w
+               WHERE w.name = ANY(:names) AND a.worker_id = w.id AND a.state IN ('running', 'reporting')"""
+        ),
+        {"names": list(workers)},
+    )
+    await tx.execute(text("DELETE FROM workers WHERE name = ANY(:names)"), {"names": list(workers)})
 
 
 async def list_lost(tx: Tx, limit: int = 100) -> list[LostAttempt]:

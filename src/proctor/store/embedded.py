@@ -5,6 +5,7 @@ import logging
 import warnings
 from pathlib import Path
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -43,6 +44,7 @@ class EmbeddedPostgres:
     def start(self) -> str:
         """Starts it, or joins one that a killed supervisor left running; returns the database's address."""
         self._folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale_pid(self._folder)
         fresh = not (self._folder / "PG_VERSION").exists()
         # cleanup_mode None: the library ends the server with its last user by a list of process ids on disk,
         # which a `kill -9` leaves wrong. stop() ends it.
@@ -57,11 +59,12 @@ class EmbeddedPostgres:
         return str(self._server.get_uri(database=database))
 
     def is_running(self) -> bool:
-        return self._server is not None and bool(self._server.get_postmaster_info().is_running())
+        return self._server is not None and _is_alive(self._server.get_pid())
 
     def restart(self) -> None:
         """Starts it again after it died."""
         assert self._server is not None, "start() comes first"  # noqa: S101
+        _remove_stale_pid(self._folder)
         self._server.ensure_postgres_running()
 
     def stop(self) -> None:
@@ -85,3 +88,29 @@ class EmbeddedPostgres:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone() is None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+
+def _remove_stale_pid(folder: Path) -> None:
+    """Takes away the lock files of a server that is gone.
+
+    PostgreSQL does so by itself, unless a process of the server's number is there: one that nobody has reaped yet, or
+    that got the number later. The library believes such a file, too.
+    """
+    file = folder / "postmaster.pid"
+    if not file.exists():
+        return
+    # https://www.postgresql.org/docs/18/storage-file-layout.html: process, data folder, start, port, socket folder.
+    lines = file.read_text().splitlines()
+    if lines and lines[0].isdigit() and _is_alive(int(lines[0])):
+        return
+    if len(lines) > 4 and lines[4]:
+        (Path(lines[4]) / f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
+    file.unlink()
+
+
+def _is_alive(pid: int | None) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return pid is not None and process.status() != psutil.STATUS_ZOMBIE and process.name() == "postgres"
+    except psutil.NoSuchProcess:
+        return False

@@ -22,8 +22,9 @@ class Store:
     def __init__(self, url: str, *, connections: int = 8) -> None:
         """`url` is a `postgresql://` address."""
         self.url = url
+        # Asked before each use: after PostgreSQL was started again, a dead connection would cost an attempt its minute.
         self._engine: AsyncEngine = create_async_engine(
-            _sqlalchemy_url(url), pool_size=connections, max_overflow=0, pool_timeout=30, pool_pre_ping=False
+            _sqlalchemy_url(url), pool_size=connections, max_overflow=0, pool_timeout=30, pool_pre_ping=True
         )
 
     @asynccontextmanager

@@ -96,6 +96,12 @@ async def remove_worker(tx: Tx, worker_id: int) -> None:
     await tx.execute(text("DELETE FROM workers WHERE id = :id"), {"id": worker_id})
 
 
+async def list_workers(tx: Tx, prefix: str) -> list[str]:
+    """The names of workers that begin so."""
+    rows = await tx.execute(text("SELECT name FROM workers WHERE starts_with(name, :prefix)"), {"prefix": prefix})
+    return [row.name for row in rows]
+
+
 async def remove_dead_workers(tx: Tx) -> None:
     await tx.execute(text("DELETE FROM workers WHERE heartbeat_at < proctor_now() - interval '1 day'"))
 

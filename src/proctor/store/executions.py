@@ -199,9 +199,10 @@ _EXECUTION = """SELECT e.id, e.company_id, p.project_id, r.name AS project_name,
     LEFT JOIN users u ON u.id = e.user_id"""
 
 _JOB = f"""SELECT j.id, j.execution_id, e.company_id, p.project_id, e.plan_id, j.scenario_id, s.name AS scenario_name,
-        j.level, j.message, e.screenshots, e.video, e.base_url, j.start_at, j.end_at, {ENVIRONMENT_COLUMNS}
+        j.level, j.message, e.screenshots, e.video, e.base_url, e.start_at AS execution_start_at,
+        j.start_at, j.end_at, {ENVIRONMENT_COLUMNS}
     FROM jobs j JOIN executions e ON e.id = j.execution_id JOIN plans p ON p.id = e.plan_id
-    JOIN scenarios s ON s.id = j.scenario_id LEFT JOIN environments env ON env.id = j.environment_id"""
+    JOIN scenarios s ON s.id = j.scenario_id LEFT JOIN environments env ON env.id = j.environment_id"""  # noqa: S608
 
 _IN_SCOPE = "(CAST(:companies AS bigint[]) IS NULL OR e.company_id = ANY(:companies))"
 
@@ -306,7 +307,8 @@ async def environments_of_execution(tx: Tx, execution_id: int) -> list[Environme
     """The environments that its jobs used; None stands for none."""
     rows = await tx.execute(
         text(
-            f"""SELECT DISTINCT {ENVIRONMENT_COLUMNS} FROM jobs j LEFT JOIN environments env ON env.id = j.environment_id
+            f"""SELECT DISTINCT {ENVIRONMENT_COLUMNS} FROM jobs j
+                LEFT JOIN environments env ON env.id = j.environment_id
                 WHERE j.execution_id = :execution ORDER BY environment_id"""  # noqa: S608
         ),
         {"execution": execution_id},

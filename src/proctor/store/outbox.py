@@ -159,12 +159,12 @@ async def add_delivery(
     error: str | None,
     answer: str,
     runtime: timedelta,
-) -> None:
-    await tx.execute(
+) -> int:
+    row = await tx.execute(
         text(
             """INSERT INTO deliveries (callback_id, sequence, try, delivered, status, error, answer, milliseconds)
                SELECT :callback, :sequence, 1 + count(*), :delivered, :status, :error, :answer, :milliseconds
-               FROM deliveries WHERE callback_id = :callback AND sequence = :sequence"""
+               FROM deliveries WHERE callback_id = :callback AND sequence = :sequence RETURNING id"""
         ),
         {
             "callback": callback.id,
@@ -176,6 +176,7 @@ async def add_delivery(
             "milliseconds": round(runtime.total_seconds() * 1000),
         },
     )
+    return int(row.scalar_one())
 
 
 async def set_delivered(tx: Tx, callback_id: int, sequence: int) -> None:

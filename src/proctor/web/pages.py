@@ -108,7 +108,10 @@ async def show_shared_screen(token: Token, id: str, context: ContextDep) -> Resp
     attempt = next((one for one in job.attempts if str(one.id) == id and wire.SCREEN in one.artifacts), None)
     if attempt is None:
         raise NotFound("The shared test result has no such screenshot.")
-    pieces = await context.artifacts.get(job.execution_id, attempt.id, wire.SCREEN)
+    try:
+        pieces = await context.artifacts.get(job.execution_id, attempt.id, wire.SCREEN)
+    except FileNotFoundError as error:
+        raise NotFound("The screenshot is no longer on the disk.") from error
     return picture(attempt.artifacts[wire.SCREEN], pieces)
 
 

@@ -184,32 +184,32 @@ async def _record(bench: Bench, task: AttemptTask, place: Place, recording: Reco
         return
     async with bench.recorder.endpoint(hub=bench.hub, environment=task.environment, folder=place.recording) as endpoint:
         try:
-            yield _endpoint_variables(task, endpoint.url)
+            yield _endpoint_variables(endpoint.url, task.environment.browser)
         finally:
             recording.take(endpoint)
 
 
-def _endpoint_variables(task: AttemptTask, url: str) -> dict[str, str]:
+def _endpoint_variables(url: str, browser: str) -> dict[str, str]:
     address = urlsplit(url)
-    key = address.path.strip("/")
     return {
         "SELENIUM_REMOTE_URL": url,
         "REMOTE_WEBDRIVER_URL": url,
         "SELENIUM_HOST": address.hostname or "",
         "SELENIUM_PORT": str(address.port),
-        "PROCTOR_KEY": key,
-        "TESTINIUM_KEY": key,
-        "key": key,
-        "PROCTOR_BROWSER": task.environment.browser if task.environment else "",
+        "PROCTOR_BROWSER": browser,
     }
 
 
 def _variables(task: AttemptTask, place: Place) -> dict[str, str]:
+    key = wire.test_key(task)
     return {
         "HOME": str(place.home),
+        # The same in every attempt of the job; the endpoint's secret is in its URL.
+        "PROCTOR_KEY": key,
+        "TESTINIUM_KEY": key,
+        "key": key,
         "PROCTOR_REPORT_DIR": str(place.report),
         "PROCTOR_ATTEMPT_NUMBER": str(task.number),
-        "PROCTOR_EXECUTION": str(task.execution_id),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
     }

@@ -21,6 +21,7 @@ from proctor.ports.source import GitSource
 from proctor.recorder.proxy import Recorder
 from proctor.services.context import Context
 from proctor.services.dispatch import dispatch
+from proctor.services.sweep import close_lost
 from proctor.settings import Settings
 from proctor.store import claims, environments
 from proctor.store.engine import DatabaseError, Tx
@@ -94,9 +95,13 @@ async def _register(context: Context, hub: LocalHub) -> int:
     """Says that this worker is there and what its hub offers, and takes up what waited for it."""
     offers = await hub.offers()
     async with context.store.begin() as tx:
+        # A killed worker of this machine is known to be gone: nobody need wait for its leases to run out.
+        gone = [name for name in await environments.list_workers(tx, f"{socket.gethostname()}-") if _is_gone(name)]
+        await claims.expire(tx, gone)
         hub_id = await environments.put_hub(tx, hub.name, "local")
         await environments.set_offers(tx, hub_id, offers, context.settings.browser_slots)
         worker_id = await _beat(tx, context.settings, hub_id)
+    await close_lost(context)
     await dispatch(context)
     return worker_id
 
@@ -164,6 +169,11 @@ async def _choose(settings: Settings) -> Sandbox:
 def _remove_left_behind(settings: Settings) -> None:
     """Folders of attempts whose worker on this machine was killed."""
     for folder in (settings.work_folder / "attempts").glob(f"{socket.gethostname()}-*"):
-        pid = folder.name.rpartition("-")[2]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+        if _is_gone(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_gone(name: str) -> bool:
+    """Whether the process of a worker of this machine has ended; its name ends with its process id."""
+    pid = name.rpartition("-")[2]
+    return pid.isdigit() and not psutil.pid_exists(int(pid))

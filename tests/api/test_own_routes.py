@@ -60,15 +60,14 @@ async def test_apply_takes_no_text_that_cannot_be_stored(context: Context, sign_
     """§2: no 500: halves of surrogate pairs and NULs anywhere."""
     await world.make_admin(context)
     admin = await sign_in("admin")
+    project = '{"name": "p", "repository": "https://a.example/b", "framework": "SERVICE", "runner": "pytest"'
     for bad in ("\\ud800", "\\u0000"):
         for body in (
             f'{{"company": "A{bad}"}}',
             f'{{"company": "A", "users": [{{"username": "u{bad}", "password": "12345678"}}]}}',
             f'{{"company": "A", "users": [{{"username": "u", "password": "1234{bad}5678"}}]}}',
-            f'{{"company": "A", "projects": [{{"name": "p", "description": "x{bad}", "repository": "https://a.example/b",'
-            ' "framework": "SERVICE", "runner": "pytest"}]}',
-            f'{{"company": "A", "projects": [{{"name": "p", "repository": "https://a.example/b", "framework": "SERVICE",'
-            f' "runner": "pytest", "parameters": {{"A": "x{bad}"}}}}]}}',
+            f'{{"company": "A", "projects": [{project}, "description": "x{bad}"}}]}}',
+            f'{{"company": "A", "projects": [{project}, "parameters": {{"A": "x{bad}"}}}}]}}',
             f'{{"company": "A", "x{bad}": 1}}',
         ):
             headers = {"Content-Type": "application/json"}

@@ -87,7 +87,7 @@ async def read_summary(
             execution = await results.read_summary(context, caller, id)
             events = await results.list_events(context, caller, id, after)
             left = deadline - asyncio.get_running_loop().time()
-            if events or left <= 0 or execution.end_at is not None:
+            if events or left <= 0 or execution.end_at is not None or changes.over:
                 break
             await changes.wait(min(left, POLL_INTERVAL))
             # What ends together is told together: a plan of short tests must not cost an answer for each.

@@ -19,10 +19,18 @@ from proctor.services import accounts
 from proctor.settings import Settings
 from proctor.store.migrate import migrate
 
-# Event streams stay open for hours: a stopping server does not wait for them.
+# Seconds for requests that are being answered when the server is asked to stop.
 SHUTDOWN_TIMEOUT = 3
 SUPERVISED = "PROCTOR_SUPERVISED"
 _PR_SET_PDEATHSIG = 1
+
+
+class _Server(uvicorn.Server):
+    """Lets long polls and event streams go before it waits for open requests."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.app.state.listener.end()  # type: ignore[union-attr]  # uvicorn types any ASGI callable
+        await super().shutdown(sockets)
 
 
 def run_server(settings: Settings) -> None:
@@ -38,7 +46,7 @@ def run_server(settings: Settings) -> None:
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )
     sockets = [socket.socket(fileno=settings.listen_fd)] if settings.listen_fd >= 0 else None
-    uvicorn.Server(config).run(sockets=sockets)
+    _Server(config).run(sockets=sockets)
 
 
 def run_worker(settings: Settings) -> None:

@@ -117,7 +117,8 @@ async def find_plans(tx: Tx, name_or_id: str, companies: Scope, *, project_id: i
 
 async def lock_plan(tx: Tx, plan_id: int) -> None:
     """Holds the plan until the transaction ends: starts of one plan go one after the other."""
-    await tx.execute(text("SELECT 1 FROM plans WHERE id = :id FOR UPDATE"), {"id": plan_id})
+    # NO KEY: an execution's second update in a transaction checks its foreign keys again, and would wait for us.
+    await tx.execute(text("SELECT 1 FROM plans WHERE id = :id FOR NO KEY UPDATE"), {"id": plan_id})
 
 
 async def scenarios_of_plan(tx: Tx, plan_id: int, *, only_enabled: bool = False) -> list[Scenario]:

@@ -321,7 +321,7 @@ async def list_leased(tx: Tx, execution_id: int) -> list[Fence]:
     rows = await tx.execute(
         text(
             """SELECT a.id, a.epoch FROM attempts a JOIN jobs j ON j.id = a.job_id
-               WHERE j.execution_id = :execution AND a.state = 'leased' ORDER BY a.id FOR UPDATE OF a"""
+               WHERE j.execution_id = :execution AND a.state = 'leased' ORDER BY a.id FOR NO KEY UPDATE OF a"""
         ),
         {"execution": execution_id},
     )

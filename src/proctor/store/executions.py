@@ -41,7 +41,8 @@ class NewJob:
 async def find_unfinished(tx: Tx, plan_id: int) -> int | None:
     """The running execution of the plan, held until the transaction ends so that it cannot finish meanwhile."""
     row = await tx.execute(
-        text("SELECT id FROM executions WHERE plan_id = :plan AND state <> 'finished' FOR UPDATE"), {"plan": plan_id}
+        text("SELECT id FROM executions WHERE plan_id = :plan AND state <> 'finished' FOR NO KEY UPDATE"),
+        {"plan": plan_id},
     )
     return row.scalar_one_or_none()
 
@@ -99,7 +100,7 @@ async def add_jobs(tx: Tx, execution_id: int, jobs: Sequence[NewJob]) -> list[in
 
 async def lock_execution(tx: Tx, execution_id: int) -> ExecutionState | None:
     """Holds the execution until the transaction ends; whoever ends jobs of it comes here first."""
-    row = await tx.execute(text("SELECT state FROM executions WHERE id = :id FOR UPDATE"), {"id": execution_id})
+    row = await tx.execute(text("SELECT state FROM executions WHERE id = :id FOR NO KEY UPDATE"), {"id": execution_id})
     state = row.scalar_one_or_none()
     return ExecutionState(state) if state else None
 

@@ -15,12 +15,17 @@ RECONNECT_INTERVAL = 1.0
 
 
 class Changes:
-    """Changes of one execution, for one listener."""
+    """Changes of one execution, for one listener; `over` once the server stops, and nobody shall wait any more."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self.over = False
 
     def set(self) -> None:
+        self._event.set()
+
+    def end(self) -> None:
+        self.over = True
         self._event.set()
 
     async def wait(self, timeout: float) -> None:
@@ -30,7 +35,8 @@ class Changes:
                 await self._event.wait()
         except TimeoutError:
             return
-        self._event.clear()
+        if not self.over:
+            self._event.clear()
 
 
 class Listener:
@@ -39,10 +45,13 @@ class Listener:
     def __init__(self, url: str) -> None:
         self._url = url
         self._waiting: dict[int, set[Changes]] = {}
+        self._over = False
 
     @asynccontextmanager
     async def changes(self, execution_id: int) -> AsyncIterator[Changes]:
         changes = Changes()
+        if self._over:
+            changes.end()
         self._waiting.setdefault(execution_id, set()).add(changes)
         try:
             yield changes
@@ -51,6 +60,13 @@ class Listener:
             listeners.discard(changes)
             if not listeners:
                 del self._waiting[execution_id]
+
+    def end(self) -> None:
+        """Lets everybody go who waits, or comes to wait: the server stops."""
+        self._over = True
+        for waiting in self._waiting.values():
+            for changes in waiting:
+                changes.end()
 
     async def run(self) -> None:
         """Listens until cancelled; connects again when the database went away."""

@@ -62,7 +62,7 @@ async def follow(context: Context, listener: Listener, watch: Watch) -> AsyncGen
     before: Board | None = None
     loop = asyncio.get_running_loop()
     async with listener.changes(results.read_id(watch.execution_ref) or 0) as changes:
-        while before is None or not before.ended:
+        while not changes.over and (before is None or not before.ended):
             began_at = loop.time()
             try:
                 board = await read_board(context, watch)
@@ -76,7 +76,9 @@ async def follow(context: Context, listener: Listener, watch: Watch) -> AsyncGen
                 took = loop.time() - began_at
                 await context.clock.sleep(timedelta(seconds=max(SHORTEST_INTERVAL, took / SHARE)))
                 await changes.wait(POLL_INTERVAL)
-    yield write_event(ENDED, "")
+    # A server that stops says nothing: the browser connects again, to the next one.
+    if not changes.over:
+        yield write_event(ENDED, "")
 
 
 def render_update(before: Board | None, after: Board) -> str:

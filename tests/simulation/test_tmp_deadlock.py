@@ -1,38 +1,30 @@
-import asyncio
+import asyncio, random
+import pytest, world
+from proctor.services import runs
+from proctor.services.runs import RunRequest
+from proctor.services.dispatch import dispatch
+from proctor.testing.worker import FakeWorker, MACHINERY, FAILED
 
-import pytest
-from test_interleavings import PlanAlreadyRunning, RunRequest, runs, simulation  # noqa
-
-
-@pytest.mark.parametrize("simulation", range(6), indirect=True)
-async def test_x(simulation, database_server):
-    s = simulation
+async def test_y(context, database_server):
+    await world.put(context, world.service(number=300, plans=[{"name":"smoke","parallel":1000,"retries":5}]))
+    caller=await world.caller(context)
+    w=await FakeWorker.sign_on(context, concurrency=1)
     try:
-        for i in range(60):
-            plan = "browsers"
-
-            async def st(force):
-                try:
-                    await runs.start(
-                        s.context, s.caller, RunRequest(plan, "http://h", force=force, refuse_running=force)
-                    )
-                except PlanAlreadyRunning:
-                    pass
-
-            await asyncio.gather(
-                st(True),
-                st(False),
-                runs.stop(s.context, s.caller, plan),
-                s.take(),
-                s.finish(),
-                s.sweep(),
-                s.finish(),
-                s.dispatch(),
-            )
+        for r in range(25):
+            await world.sql(context,"UPDATE workers SET concurrency=1")
+            a=await runs.start(context,caller,RunRequest("smoke","http://h"))
+            # shuffle the heap: touch rows in random order
+            ids=[i for (i,) in await world.sql(context,"SELECT id FROM jobs WHERE execution_id=:e",e=a.execution_id)]
+            random.Random(r).shuffle(ids)
+            for i in ids[:60]: await world.sql(context,"UPDATE jobs SET message='x' WHERE id=:i",i=i)
+            await world.sql(context,"UPDATE workers SET concurrency=1000")
+            async def stop():
+                await asyncio.sleep(r*0.0015)
+                await runs.stop(context,caller,"smoke")
+            await asyncio.gather(dispatch(context), stop(), dispatch(context))
+            for t in await w.take(a.execution_id): await w.finish(t.fence)
     except BaseException:
-        for f in database_server.postgres._folder.rglob("*log*"):
-            if f.is_file() and f.stat().st_size and f.stat().st_size < 10**7:
-                t = f.read_text(errors="replace")
-                if "deadlock" in t:
-                    print(f, t[t.index("deadlock") - 300 :][:4000])
+        for f in database_server.postgres._folder.rglob("log"):
+                t=f.read_text(errors="replace")
+                if "deadlock" in t: print(f, t[t.index("deadlock")-300:][:4000])
         raise

@@ -51,7 +51,10 @@ async def measure_added(jobs: int, runs: int) -> tuple[list[float], list[float]]
                 "name": "nothing",
                 "command": JOB_SCRIPT,
                 "scenarios": [{"name": f"job {number} of {jobs}"} for number in range(jobs)],
-                "plans": [{"name": "warm-up", "scenarios": [f"job 0 of {jobs}"]}, {"name": "all", "parallel": PARALLEL}],
+                "plans": [
+                    {"name": "warm-up", "scenarios": [f"job 0 of {jobs}"]},
+                    {"name": "all", "parallel": PARALLEL},
+                ],
             }
         )
         await proctor.run("warm-up")

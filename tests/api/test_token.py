@@ -8,9 +8,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from calls import API, Api, B, Reply, assert_problem
 
 import world
+from calls import API, Api, B, Reply, assert_problem
 from proctor.services import accounts
 from proctor.services.apply import apply
 from proctor.services.context import Context

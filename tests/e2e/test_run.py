@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from receiver import receiving
-from running import B, PASSWORD, Proctor, alive, make_repository, short_folder, until, up
+from running import PASSWORD, B, Proctor, alive, make_repository, short_folder, until, up
 
 REQUIREMENTS = "pytest\nselenium\n"
 BROWSER_TESTS = """
@@ -52,7 +52,8 @@ def test_hangs():
 
 def test_sees_only_its_own():
     assert os.environ["OWN"] == "mine"
-    assert not [name for name in os.environ if any(word in name for word in ("DATABASE", "TOKEN", "PASSWORD", "SECRET"))]
+    secret = ("DATABASE", "TOKEN", "PASSWORD", "SECRET")
+    assert not [name for name in os.environ if any(word in name for word in secret)]
     assert not os.path.exists(os.environ["DATA"] + "/admin.token")
 """
 BROKEN_REPORT = "echo '<testsuite><testcase' > $PROCTOR_REPORT_DIR/r.xml"

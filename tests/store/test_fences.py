@@ -33,7 +33,7 @@ async def worker(context: Context) -> FakeWorker:
 
 
 async def snapshot(context: Context) -> Sequence[tuple[Any, ...]]:
-    """Everything that an attempt may change."""
+    """All that an attempt may change."""
     return [
         row
         for table in ("executions", "jobs", "attempts", "cases", "events")

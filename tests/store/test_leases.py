@@ -9,6 +9,7 @@ from proctor.services import runs
 from proctor.services.context import Context
 from proctor.services.dispatch import dispatch
 from proctor.services.runs import RunAnswer, RunRequest
+from proctor.services.sweep import sweep
 from proctor.testing.worker import FakeWorker
 
 
@@ -111,3 +112,24 @@ async def test_a_lease_and_a_stop_at_once_leave_nothing_behind(context: Context,
 
     assert await live(context) == 0
     assert await world.sql(context, "SELECT state FROM executions") == [("finished",)]
+
+
+async def test_starts_stops_results_and_sweeps_at_once_do_not_deadlock(context: Context) -> None:
+    """PostgreSQL would end one of them with an error, which the caller would see as a 500."""
+    worker = await FakeWorker.sign_on(context, concurrency=50)
+    await world.put(context, world.service(number=6, plans=[{"name": "smoke", "parallel": 3}]))
+    caller = await world.caller(context)
+
+    async def finish_some() -> None:
+        for (execution_id,) in await world.sql(context, "SELECT id FROM executions WHERE state <> 'finished'"):
+            for task in await worker.take(execution_id):
+                await worker.finish(task.fence)
+
+    for _ in range(15):
+        request = RunRequest("smoke", "http://here")
+        await asyncio.gather(
+            *(runs.start(context, caller, request) for _ in range(2)),
+            *(finish_some() for _ in range(3)),
+            runs.stop(context, caller, "smoke"),
+            sweep(context),
+        )

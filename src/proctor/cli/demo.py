@@ -201,11 +201,7 @@ async def _run_up(stage: Stage, port: int) -> AsyncIterator[str]:
     environment = {
         **{name: text for name, text in os.environ.items() if _passes_on(name)},
         "PROCTOR_ADMIN_PASSWORD": stage.admin_password,
-        # Not TMPDIR: the paths of browsers' sockets below it would get too long.
-        "XDG_RUNTIME_DIR": str(stage.folder),
     }
-    # Where this folder is missing, PostgreSQL's library leaves a lock file in the machine's temporary folder.
-    (stage.folder / "python_PostgresServer").mkdir()
     with stage.log.open("ab") as log:
         async with _child(command, env=environment, stderr=log) as up:
             url = await _read_address(up, "Proctor is ready at ", "`proctor up`")

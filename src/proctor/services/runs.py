@@ -90,7 +90,7 @@ async def stop(context: Context, caller: Caller, plan_ref: str) -> tuple[Plan, b
     """Stops the plan's execution; False when none was running."""
     async with context.store.begin() as tx:
         plan = await find_plan(tx, caller, plan_ref, Permission.PLAN_RUN)
-        execution_id = await executions.find_unfinished(tx, plan.id)
+        execution_id = await executions.hold_unfinished(tx, plan.id)
         numbers = await jobs.stop_execution(tx, context.queue, execution_id) if execution_id is not None else []
     await context.queue.cancel(numbers)
     # What nobody had begun gave its slots back.
@@ -190,7 +190,7 @@ async def _keep_answer(tx: Tx, caller: Caller, request: RunRequest, answer: RunA
 
 async def _start(context: Context, tx: Tx, caller: Caller, plan: Plan, request: RunRequest) -> RunAnswer:
     await catalog.lock_plan(tx, plan.id)
-    running = await executions.find_unfinished(tx, plan.id)
+    running = await executions.hold_unfinished(tx, plan.id)
     if running is not None:
         return await _join(context, tx, plan, running, request)
     if not plan.enabled:
@@ -223,7 +223,7 @@ async def _start_with(
     scenarios: Sequence[Scenario],
     used: Sequence[Environment | None],
 ) -> RunAnswer:
-    running = await executions.find_unfinished(tx, plan.id)
+    running = await executions.hold_unfinished(tx, plan.id)
     if running is not None:
         return await _join(context, tx, plan, running, request)
     if plan.framework == "SERVICE":

@@ -48,7 +48,10 @@ class EmbeddedPostgres:
         fresh = not (self._folder / "PG_VERSION").exists()
         # cleanup_mode None: the library ends the server with its last user by a list of process ids on disk,
         # which a `kill -9` leaves wrong. stop() ends it.
-        self._server = get_server(self._folder, cleanup_mode=None)
+        self._server = get_server(self._folder, cleanup_mode=None, start=False)
+        # Its own is one file for all users of the machine, which the first of them would own.
+        self._server._lock = type(self._server._lock)(self._folder.with_name(f"{self._folder.name}.lock"))
+        self._server.start()
         if fresh:
             self._configure()
         self._create_database()

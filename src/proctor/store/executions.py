@@ -39,6 +39,14 @@ class NewJob:
 
 
 async def find_unfinished(tx: Tx, plan_id: int) -> int | None:
+    """The running execution of the plan, as it is now."""
+    row = await tx.execute(
+        text("SELECT id FROM executions WHERE plan_id = :plan AND state <> 'finished'"), {"plan": plan_id}
+    )
+    return row.scalar_one_or_none()
+
+
+async def hold_unfinished(tx: Tx, plan_id: int) -> int | None:
     """The running execution of the plan, held until the transaction ends so that it cannot finish meanwhile."""
     row = await tx.execute(
         text("SELECT id FROM executions WHERE plan_id = :plan AND state <> 'finished' FOR NO KEY UPDATE"),
@@ -138,8 +146,12 @@ async def end_waiting_jobs(tx: Tx, execution_id: int, message: str) -> list[int]
     """Ends what never started as UNEXECUTED; gives the jobs' ids."""
     rows = await tx.execute(
         text(
+            # In the order in which dispatch takes them: neither waits for the other for ever.
             """UPDATE jobs SET level = 'UNEXECUTED', message = :message, end_at = proctor_now()
-               WHERE execution_id = :execution AND level = 'WAITING' RETURNING id"""
+               WHERE level = 'WAITING' AND id IN (
+                   SELECT id FROM jobs WHERE execution_id = :execution AND level = 'WAITING'
+                   ORDER BY id FOR NO KEY UPDATE)
+               RETURNING id"""
         ),
         {"execution": execution_id, "message": message},
     )

@@ -234,8 +234,8 @@ def _timed_out(task: AttemptTask, recording: Recording) -> AttemptError:
     seconds = int(task.timeout.total_seconds())
     at = " with its browser session open" if recording.session_id else ""
     return AttemptTimedOut(
-        f"The test ran past its timeout of {seconds} s{at} and was ended. See where it hangs in the executor log and the "
-        "last commands, or raise the plan's timeout."
+        f"The test ran past its timeout of {seconds} s{at} and was ended. See where it hangs in the executor log "
+        "and the last commands, or raise the plan's timeout."
     )
 
 

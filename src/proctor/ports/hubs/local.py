@@ -36,6 +36,7 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 # Names the slot's folder, so that each process of the slot can be known by it wherever it was reparented to.
 SLOT_VARIABLE = "PROCTOR_SLOT"
 _SLOT_PREFIX = "proctor-slot-"
+_LONGEST_PARENT = 40  # characters; what Chromium puts below a slot has about 60
 _NEW_PREFIX = "proctor-new-"
 
 _VERSION_TIMEOUT = 10.0
@@ -142,7 +143,7 @@ def version_of(program: Path) -> str:
 def _told_version(program: Path, _changed_at: int) -> str:
     told = subprocess.run(
         [program, "--version"],
-        env=_surroundings(Path(tempfile.gettempdir())),
+        env=_surroundings(slots_parent()),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=_VERSION_TIMEOUT,
@@ -271,12 +272,17 @@ def _not_started(what: str, folder: Path) -> DriverFailed:
 # --- ending ----------------------------------------------------------------------------------------------------------
 
 
+def slots_parent() -> Path:
+    """The temporary folder, unless its path is too long: a socket that Chromium makes below it has 107 characters."""
+    folder = tempfile.gettempdir()
+    return Path(folder if len(folder) <= _LONGEST_PARENT else "/tmp")  # noqa: S108 (mkdtemp makes a private one in it)
+
+
 @contextmanager
 def slot_folder() -> Iterator[Path]:
     """A private folder for one session, locked while its worker lives; gone on leaving."""
-    # Directly in the temporary folder: Chromium makes a socket in it, whose path may have 107 characters.
     try:
-        unlocked = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX))
+        unlocked = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX, dir=slots_parent()))
         held = os.open(unlocked, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise DriverFailed(f"No folder for a browser's profile could be made: {error}. Make room there.") from error
@@ -349,7 +355,7 @@ async def _gone_after(number: signal.Signals, slot: Path, patience: float) -> bo
 
 def clear_left_behind() -> None:
     """Ends and deletes what a worker that was killed left: its slots' folders are there, and no longer locked."""
-    for slot in Path(tempfile.gettempdir()).glob(f"{_SLOT_PREFIX}*"):
+    for slot in slots_parent().glob(f"{_SLOT_PREFIX}*"):
         with suppress(OSError):
             if slot.lstat().st_uid == os.geteuid():
                 _clear_unless_held(slot)

@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 from proctor.domain.permission import Role
 from proctor.ports.sender import new_secret
 from proctor.services.manifest import (
-    MAX_MISTAKES,
     Manifest,
-    ManifestInvalid,
     check_manifest,
     format_duration,
     locate,
     parse_duration,
     read_manifest,
 )
+from proctor.services.yaml_source import MAX_MISTAKES, ManifestInvalid
 
 SECRET = new_secret()
 WHOLE = """\

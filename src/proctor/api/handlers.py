@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proctor.errors import InvalidInput, ProctorError, TooManyRequests
-from proctor.services.manifest import ManifestInvalid
+from proctor.services.yaml_source import ManifestInvalid
 
 MEDIA_TYPE = "application/problem+json"
 

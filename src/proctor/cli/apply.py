@@ -12,7 +12,8 @@ import click
 
 from proctor.cli.client import Access, Given, Refused, open_client
 from proctor.errors import UsageError
-from proctor.services.manifest import MAX_BYTES, Manifest, ManifestInvalid, Mistake, locate, read_manifest
+from proctor.services.manifest import Manifest, locate, read_manifest
+from proctor.services.yaml_source import MAX_BYTES, ManifestInvalid, Mistake
 
 
 @dataclass(frozen=True)

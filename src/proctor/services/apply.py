@@ -11,7 +11,8 @@ from proctor.ports.sender import new_secret
 from proctor.ports.source import parse_repository
 from proctor.services.accounts import Caller, hash_password
 from proctor.services.context import Context
-from proctor.services.manifest import Manifest, ManifestInvalid, Mistake, PlanEntry, ProjectEntry
+from proctor.services.manifest import Manifest, PlanEntry, ProjectEntry
+from proctor.services.yaml_source import ManifestInvalid, Mistake
 from proctor.store import accounts, catalog, environments
 from proctor.store.engine import Tx
 

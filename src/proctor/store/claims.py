@@ -117,12 +117,14 @@ async def lease(tx: Tx, placements: Sequence[Placement]) -> list[Lease]:
             """WITH wanted AS (
                    SELECT * FROM unnest(CAST(:jobs AS bigint[]), CAST(:hubs AS bigint[]), CAST(:queues AS text[]))
                        AS t(job_id, hub_id, queue)),
+               -- In the order in which a stop takes them: neither waits for the other for ever.
                held AS (SELECT id FROM jobs WHERE id = ANY(:jobs) ORDER BY id FOR NO KEY UPDATE),
                taken AS (
                    UPDATE jobs j SET level = 'PROCESSING', epoch = j.epoch + 1, attempts = j.attempts + 1,
                        start_at = coalesce(j.start_at, proctor_now())
                    FROM wanted w, held h, executions e
-                   WHERE j.id = w.job_id AND h.id = j.id AND j.level = 'WAITING' AND e.id = j.execution_id AND e.state = 'running'
+                   WHERE j.id = w.job_id AND h.id = j.id AND j.level = 'WAITING' AND e.id = j.execution_id
+                     AND e.state = 'running'
                    RETURNING j.id, j.epoch, j.attempts, j.execution_id, w.hub_id, w.queue),
                made AS (
                    INSERT INTO attempts (job_id, number, epoch, hub_id, lease_until)

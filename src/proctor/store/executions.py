@@ -146,7 +146,7 @@ async def end_waiting_jobs(tx: Tx, execution_id: int, message: str) -> list[int]
     """Ends what never started as UNEXECUTED; gives the jobs' ids."""
     rows = await tx.execute(
         text(
-            # In the order in which dispatch takes them: neither waits for the other for ever.
+            # Ordered, as dispatch takes them: neither waits for the other for ever.
             """UPDATE jobs SET level = 'UNEXECUTED', message = :message, end_at = proctor_now()
                WHERE level = 'WAITING' AND id IN (
                    SELECT id FROM jobs WHERE execution_id = :execution AND level = 'WAITING'

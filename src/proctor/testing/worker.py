@@ -83,8 +83,10 @@ class FakeWorker:
     ) -> Level | None:
         """Hands the result in and lets others have the place; None when the fence is lost."""
         result = jobs.Result(verdict, cases=cases, session_id=session_id, artifacts=artifacts or {})
+        # On its own, as a worker does it: whoever ends a job holds its execution before the job.
         async with self.context.store.begin() as tx:
             await claims.set_reporting(tx, fence)
+        async with self.context.store.begin() as tx:
             level = await jobs.finish_attempt(tx, self.context.queue, fence, result)
         await dispatch(self.context)
         return level

@@ -46,9 +46,15 @@ class Visitor:
 
     def press(self, selector: str) -> None:
         """Press a button or link that leads to another page, and wait until it is there."""
-        before = self.find("html")
+        before = self.loaded_at()
         self.find(selector).click()
-        WebDriverWait(self.browser, 5).until(expect.staleness_of(before), f"No new page after pressing {selector!r}")
+        # Not `staleness_of` an element: Chromium sometimes answers with an error of its own while a page goes.
+        arrived = WebDriverWait(self.browser, 5)
+        arrived.until(lambda _: self.loaded_at() not in (None, before), f"No new page after pressing {selector!r}")
+
+    def loaded_at(self) -> float | None:
+        """When the page began, which tells one page from the next; None while it is still loading."""
+        return self.browser.execute_script("return document.readyState === 'complete' ? performance.timeOrigin : null")
 
     def add(self, slug: str) -> None:
         """Put one more of the product in the cart; ends on the cart's page."""

@@ -9,7 +9,7 @@ from functools import partial
 from fastapi import FastAPI
 
 from proctor.api import catalog, cloud, enterprise, health, native, token
-from proctor.api.handlers import BodyLimit, SafeHeaders, install_handlers
+from proctor.api.handlers import BodyLimit, SafeHeaders, TrimSlash, install_handlers
 from proctor.clock import SystemClock
 from proctor.domain.addresses import AddressRules, parse_allow
 from proctor.ports.artifacts import Artifacts
@@ -43,13 +43,22 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             ):
                 yield
 
-    app = FastAPI(title="Proctor", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app = FastAPI(
+        title="Proctor",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        # Clients in the field send JSON without saying so, and slashes at the end: a redirect would lose their bearer.
+        strict_content_type=False,
+        redirect_slashes=False,
+    )
     install_handlers(app)
     for router in (token, enterprise, cloud, catalog, native, health, pages):
         app.include_router(router.router)
     pages.mount_static(app)
     app.add_middleware(BodyLimit, limit=settings.body_limit)
     app.add_middleware(SafeHeaders)
+    app.add_middleware(TrimSlash)
     return app
 
 

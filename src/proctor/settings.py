@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535)
     # The address that users see; empty: taken from each request.
     public_url: str = ""
+    # Addresses of reverse proxies whose X-Forwarded-For is believed, as in `127.0.0.1,10.0.0.7`: throttling counts it.
+    trusted_proxies: str = ""
     # The password of `admin` when the data folder is new; empty: one is made and shown once.
     admin_password: str = ""
     # The public client pair that clients in the field ship (contract §1).

@@ -65,7 +65,7 @@ def workspaces(data: Path) -> Workspaces:
 
 async def checkout(data: Path, project: Path, setup: str | None = None) -> Checkout:
     commit = await GitSource(data / "git").resolve(str(project), "main", allow_local=True)
-    return Checkout(str(project), "main", commit, setup, allow_local=True)
+    return Checkout(1, str(project), "main", commit, setup, allow_local=True)
 
 
 async def test_a_project_without_setup_gets_its_tree_and_no_virtual_environment(
@@ -104,10 +104,10 @@ async def test_the_setup_sees_no_secret_of_the_worker(
 
 
 async def test_the_setup_runs_once_for_all_who_ask_at_the_same_time(data: Path, project: Path) -> None:
-    wanted = await checkout(data, project, "echo ran >> $HOME/runs; sleep 0.2")
+    wanted = await checkout(data, project, "echo ran >> ${UV_CACHE_DIR%/uv}/runs; sleep 0.2")
     workers = [make(data) for _ in range(3)]
     await asyncio.gather(*(workers[number % 3].prepare(wanted) for number in range(12)))
-    (runs,) = data.glob("workspaces/cache/*/home/runs")
+    (runs,) = data.glob("workspaces/cache/*/runs")
     assert runs.read_text() == "ran\n"
 
 
@@ -137,12 +137,12 @@ async def test_another_commit_and_another_setup_are_prepared_anew(
 async def test_a_setup_that_fails_says_how_and_is_not_run_again_for_the_next_job(
     workspaces: Workspaces, data: Path, project: Path
 ) -> None:
-    wanted = await checkout(data, project, "echo ran >> $HOME/runs; echo no such package >&2; exit 7")
+    wanted = await checkout(data, project, "echo ran >> ${UV_CACHE_DIR%/uv}/runs; echo no such package >&2; exit 7")
     for _ in range(3):
         with pytest.raises(SetupFailed) as caught:
             await workspaces.prepare(wanted)
         assert "exit code 7: no such package" in caught.value.detail
-    (runs,) = data.glob("workspaces/cache/*/home/runs")
+    (runs,) = data.glob("workspaces/cache/*/runs")
     assert runs.read_text() == "ran\n"
     assert "no such package" in workspaces.setup_log(wanted).read_text()
 
@@ -151,10 +151,10 @@ async def test_a_setup_that_failed_is_tried_again_later_in_a_clean_tree(
     workspaces: Workspaces, data: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workspace_module, "FAILURE_KEPT", 0.0)
-    wanted = await checkout(data, project, "test ! -e left && touch left && test -e $HOME/mended")
+    wanted = await checkout(data, project, "test ! -e left && touch left && test -e ${UV_CACHE_DIR%/uv}/mended")
     with pytest.raises(SetupFailed):
         await workspaces.prepare(wanted)
-    (home,) = data.glob("workspaces/cache/*/home")
+    (home,) = data.glob("workspaces/cache/*")
     (home / "mended").touch()
     assert (await workspaces.prepare(wanted)).venv is not None
 
@@ -170,7 +170,7 @@ async def test_a_setup_that_hangs_is_ended(
 async def test_a_setup_whose_job_is_cancelled_is_done_by_the_next(
     workspaces: Workspaces, data: Path, project: Path
 ) -> None:
-    wanted = await checkout(data, project, "echo started; test -e $HOME/go || sleep 300")
+    wanted = await checkout(data, project, "echo started; test -e ${UV_CACHE_DIR%/uv}/go || sleep 300")
     task = asyncio.create_task(workspaces.prepare(wanted))
     async with asyncio.timeout(20):
         log = workspaces.setup_log(wanted)
@@ -179,7 +179,7 @@ async def test_a_setup_whose_job_is_cancelled_is_done_by_the_next(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    (home,) = data.glob("workspaces/cache/*/home")
+    (home,) = data.glob("workspaces/cache/*")
     (home / "go").touch()
     assert await workspaces.prepare(wanted)
 

@@ -25,7 +25,7 @@ from proctor.services.sweep import sweep
 from proctor.testing.worker import BROKEN, FAILED, MACHINERY, PASSED, FakeWorker
 
 SEEDS = 30
-STEPS = 25
+STEPS = 20
 PLANS = ("narrow", "retried", "browsers")
 SLOTS = 2
 VERDICTS = (PASSED, PASSED, FAILED, BROKEN, MACHINERY)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 import world
-from proctor.domain.execution import Fence
+from proctor.domain.execution import AttemptState, Fence
 from proctor.domain.verdict import Case, CaseStatus, Level
 from proctor.services import runs
 from proctor.services.context import Context
 from proctor.services.runs import RunAnswer, RunRequest
 from proctor.services.sweep import close_lost
-from proctor.store import claims
+from proctor.store import claims, executions
 from proctor.testing.worker import BROKEN, FAILED, PASSED, FakeWorker
 
 CASE = Case("test_pays", "tests.test_shop", CaseStatus.PASSED, 0.5)
@@ -120,3 +120,36 @@ async def test_renewing_prolongs_the_lease_by_a_minute(context: Context, worker:
         context, "SELECT extract(epoch FROM lease_until - proctor_now())::float FROM attempts"
     )
     assert claims.LEASE.total_seconds() - 5 < seconds <= claims.LEASE.total_seconds()
+
+
+async def test_each_change_of_state_looks_at_the_epoch_itself(context: Context, worker: FakeWorker) -> None:
+    """Also where a caller would have looked before: nothing may come in between."""
+    execution_id = await start(context)
+    [task] = await worker.take(execution_id)
+    wrong = replace(task.fence, epoch=task.fence.epoch + 1)
+    before = await snapshot(context)
+
+    async with context.store.begin() as tx:
+        assert await claims.begin(tx, wrong, worker.id) is None
+        assert await claims.renew(tx, worker.id, [wrong]) == set()
+        assert not await claims.set_reporting(tx, wrong)
+        assert await claims.find_place(tx, wrong) is None
+        assert not await claims.end_attempt(tx, wrong, AttemptState.DONE, PASSED)
+        moved = await executions.set_job_level(tx, task.job_id, wrong.epoch, Level.SUCCESS, None, infrastructure=False)
+        assert not moved
+
+    assert await snapshot(context) == before
+
+
+async def test_a_finished_execution_is_not_stopped_or_finished_again(context: Context, worker: FakeWorker) -> None:
+    execution_id = await start(context)
+    await worker.play(execution_id)
+    before = await snapshot(context)
+
+    async with context.store.begin() as tx:
+        assert not await executions.set_stopping(tx, execution_id)
+        assert not await executions.set_finished(tx, execution_id, Level.ERROR)
+        assert await executions.end_waiting_jobs(tx, execution_id, "no") == []
+        assert await executions.terminate_jobs(tx, execution_id) == []
+
+    assert await snapshot(context) == before

@@ -23,7 +23,6 @@ async def list_all_companies(context: ContextDep, caller: CallerDep) -> list[Fie
 
 
 @router.get("/users/companies")
-@router.get("/users/companies/", include_in_schema=False)
 async def list_own_companies(context: ContextDep, caller: CallerDep) -> list[Fields]:
     return await catalog.list_companies(context, caller)
 
@@ -34,7 +33,6 @@ async def read_company(id: str, context: ContextDep, caller: CallerDep) -> Field
 
 
 @router.get("/projects")
-@router.get("/projects/", include_in_schema=False)
 @router.get("/projects/byUserCompanies")
 async def list_projects(context: ContextDep, caller: CallerDep) -> list[Fields]:
     return await catalog.list_projects(context, caller)

@@ -1,5 +1,7 @@
 """What routes ask for: the context, the caller, where he reached us."""
 
+import ipaddress
+import socket
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -58,6 +60,23 @@ def get_base_url(request: Request, context: Annotated[Context, Depends(get_conte
     return (context.settings.public_url or str(request.base_url)).rstrip("/")
 
 
+def get_lasting_url(request: Request, context: Annotated[Context, Depends(get_context)]) -> str:
+    """The address that callbacks carry to others, who send their bearers there: no caller's Host header chooses it."""
+    settings = context.settings
+    host = request.url.hostname or ""
+    if settings.public_url or is_own_name(host):
+        return get_base_url(request, context)
+    return f"http://{settings.host}:{settings.port}"
+
+
+def is_own_name(host: str) -> bool:
+    """True for an IP address, `localhost`, and this machine's name."""
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower() in {"localhost", socket.gethostname().lower()}
+
+
 def refuse_prefetch(
     sec_purpose: Annotated[str, Header(include_in_schema=False)] = "",
     purpose: Annotated[str, Header(include_in_schema=False)] = "",
@@ -76,3 +95,4 @@ ListenerDep = Annotated[Listener, Depends(get_listener)]
 ContextDep = Annotated[Context, Depends(get_context)]
 CallerDep = Annotated[Caller, Depends(get_caller)]
 BaseUrl = Annotated[str, Depends(get_base_url)]
+LastingUrl = Annotated[str, Depends(get_lasting_url)]

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Body, Depends, Header, Query, Request
 from fastapi.responses import JSONResponse
 
-from proctor.api.deps import BaseUrl, CallerDep, ContextDep, refuse_prefetch
+from proctor.api.deps import BaseUrl, CallerDep, ContextDep, LastingUrl, refuse_prefetch
 from proctor.api.wire import PROBLEMS, RunTestPlanResponse, paginate
 from proctor.domain import wire
 from proctor.domain.text import storable
@@ -34,7 +34,7 @@ async def run_plan(
     id: str,
     context: ContextDep,
     caller: CallerDep,
-    base_url: BaseUrl,
+    base_url: LastingUrl,
     callback_url: CallbackUrl = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
@@ -49,7 +49,7 @@ async def post_run_plan(
     request: Request,
     context: ContextDep,
     caller: CallerDep,
-    base_url: BaseUrl,
+    base_url: LastingUrl,
     callback_url: CallbackUrl = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
@@ -65,7 +65,7 @@ async def run_plan_of_company(
     companyId: str,  # noqa: N803 (the contract's name)
     context: ContextDep,
     caller: CallerDep,
-    base_url: BaseUrl,
+    base_url: LastingUrl,
     callback_url: CallbackUrl = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
@@ -83,7 +83,7 @@ async def force_run_plan(
     forceRun: str,  # noqa: N803 (the contract's name)
     context: ContextDep,
     caller: CallerDep,
-    base_url: BaseUrl,
+    base_url: LastingUrl,
     callback_url: CallbackUrl = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
@@ -126,7 +126,7 @@ async def rerun_plan(
     id: str,
     context: ContextDep,
     caller: CallerDep,
-    base_url: BaseUrl,
+    base_url: LastingUrl,
     scenario_ids: Annotated[list[int], Body(max_length=10_000)],
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:

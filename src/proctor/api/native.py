@@ -34,7 +34,9 @@ async def apply_manifest(
     context: ContextDep, caller: CallerDep, manifest: Annotated[dict[str, Any], Body()]
 ) -> JSONResponse:
     """Makes what the manifest says so; 422 lists every mistake with its path."""
-    applied = await apply.apply(context, caller, check_manifest(manifest))
+    apply.check_may_apply(caller)
+    # In a thread: judging a large manifest takes a second, and others are served meanwhile.
+    applied = await apply.apply(context, caller, await asyncio.to_thread(check_manifest, manifest))
     return JSONResponse(
         wire.without_none(
             {
@@ -57,6 +59,30 @@ async def create_token(
     """A personal token, shown this once."""
     lifetime = timedelta(days=days) if days is not None else None
     return JSONResponse({"token": await accounts.create_personal_token(context, caller, label, lifetime)})
+
+
+@router.get("/tokens")
+async def list_tokens(context: ContextDep, caller: CallerDep) -> JSONResponse:
+    """The caller's personal tokens, without the tokens themselves."""
+    found = await accounts.list_personal_tokens(context, caller)
+    return JSONResponse(
+        [
+            {
+                "id": token.id,
+                "label": token.label,
+                "created_at": token.created_at.isoformat(),
+                "expires_at": token.expires_at.isoformat() if token.expires_at else None,
+            }
+            for token in found
+        ]
+    )
+
+
+@router.delete("/tokens/{id}")
+async def revoke_token(id: str, context: ContextDep, caller: CallerDep) -> JSONResponse:
+    """Revokes a personal token at once."""
+    await accounts.revoke_personal_token(context, caller, results.read_id(id) or 0)
+    return JSONResponse({"revoked": True})
 
 
 @router.get("/executions/{id}")

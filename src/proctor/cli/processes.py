@@ -43,6 +43,8 @@ def run_server(settings: Settings) -> None:
         log_level="warning",
         access_log=False,
         loop="uvloop",
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )
     sockets = [socket.socket(fileno=settings.listen_fd)] if settings.listen_fd >= 0 else None

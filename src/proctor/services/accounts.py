@@ -14,10 +14,18 @@ from argon2.exceptions import VerificationError
 
 from proctor.domain.permission import Permission, Role, permissions_of
 from proctor.domain.text import storable
-from proctor.errors import InvalidClient, InvalidGrant, InvalidInput, InvalidRequest, TooManyRequests, Unauthorized
+from proctor.errors import (
+    InvalidClient,
+    InvalidGrant,
+    InvalidInput,
+    InvalidRequest,
+    NotFound,
+    TooManyRequests,
+    Unauthorized,
+)
 from proctor.services.context import Context
 from proctor.store import accounts
-from proctor.store.accounts import TokenOwner
+from proctor.store.accounts import PersonalToken, TokenOwner
 from proctor.store.engine import Tx
 
 # 19 MiB, two passes: OWASP's first choice for Argon2id; the default takes 64 MiB for each sign-in.
@@ -131,6 +139,18 @@ async def create_personal_token(context: Context, caller: Caller, label: str, li
     return token
 
 
+async def list_personal_tokens(context: Context, caller: Caller) -> list[PersonalToken]:
+    async with context.store.begin() as tx:
+        return await accounts.list_personal_tokens(tx, caller.user_id)
+
+
+async def revoke_personal_token(context: Context, caller: Caller, token_id: int) -> None:
+    """Raises NotFound when the caller has no such token."""
+    async with context.store.begin() as tx:
+        if not await accounts.revoke_personal_token(tx, caller.user_id, token_id):
+            raise NotFound(f"You have no token {token_id}: GET /api/v1/tokens lists yours.")
+
+
 async def open_session(context: Context, username: str, password: str, address: str) -> str:
     """A browser's sign-in; gives the session's token for a cookie."""
     user_id = await _check_password(context, username, password, address)
@@ -177,6 +197,13 @@ async def create_local_token(context: Context) -> str:
 
 async def hash_password(password: str) -> str:
     return await asyncio.get_running_loop().run_in_executor(_HASHING, _HASHER.hash, password)
+
+
+async def verify(hashed: str, password: str) -> bool:
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_HASHING, _HASHER.verify, hashed, password)
+    except VerificationError:
+        return False
 
 
 def new_token() -> str:
@@ -232,7 +259,7 @@ async def _grant_client(context: Context, asked: Grant) -> TokenPair:
     async with context.store.begin() as tx:
         owner = await accounts.find_token_owner(tx, digest(asked.password), ["personal"])
     if owner is None:
-        await _note_failure(context, asked.username, asked.address)
+        # Not counted: nobody guesses 256 bits, and others behind the same address must not pay for a stale key.
         raise InvalidGrant("The access key is unknown, expired or revoked.")
     async with context.store.begin() as tx:
         return await _issue(context, tx, owner.user_id, asked.scope)
@@ -254,18 +281,11 @@ async def _check_in_turn(context: Context, username: str, password: str, address
     if user is not None and key_owner is not None and key_owner.user_id == user.id:
         return user.id
     hashed = user.password_hash if user is not None and user.password_hash else _NOBODY
-    right = await _verify(hashed, password)
+    right = await verify(hashed, password)
     if user is None or not user.enabled or not right:
         await _note_failure(context, username, address)
         raise InvalidGrant("Wrong user name or password.")
     return user.id
-
-
-async def _verify(hashed: str, password: str) -> bool:
-    try:
-        return await asyncio.get_running_loop().run_in_executor(_HASHING, _HASHER.verify, hashed, password)
-    except VerificationError:
-        return False
 
 
 async def _throttle(tx: Tx, username: str, address: str) -> None:

@@ -9,7 +9,7 @@ from proctor.domain.permission import Permission, Role
 from proctor.errors import Forbidden, SourceUnavailable
 from proctor.ports.sender import new_secret
 from proctor.ports.source import parse_repository
-from proctor.services.accounts import Caller, hash_password
+from proctor.services.accounts import Caller, hash_password, verify
 from proctor.services.context import Context
 from proctor.services.manifest import Manifest, PlanEntry, ProjectEntry
 from proctor.services.yaml_source import ManifestInvalid, Mistake
@@ -33,8 +33,8 @@ class Applied:
 async def apply(context: Context, caller: Caller, manifest: Manifest) -> Applied:
     """Makes it so; raises Forbidden, or ManifestInvalid with every mistake that only the server can see."""
     _refuse_others(caller, manifest)
-    # Before the transaction: hashing takes tens of milliseconds each.
-    hashes = {user.username: await hash_password(user.password) for user in manifest.users if user.password}
+    # Before the transaction, for hashing takes tens of milliseconds each; after the look at who asks.
+    hashes = await _hash_passwords(context, caller, manifest)
     applied = Applied()
     async with context.store.begin() as tx:
         company_id = await _put_company(tx, caller, manifest, applied)
@@ -46,6 +46,35 @@ async def apply(context: Context, caller: Caller, manifest: Manifest) -> Applied
         for project in manifest.projects:
             await _put_project(tx, company_id, project, applied)
     return applied
+
+
+def check_may_apply(caller: Caller) -> None:
+    """Raises Forbidden for who may change nothing anywhere, before anything costly is done with what he sent."""
+    if not caller.admin and not any(caller.may(Permission.COMPANY_CHANGE, company_id) for company_id in caller.roles):
+        raise Forbidden("Your roles do not let you change a company: ask its administrator.")
+
+
+async def _hash_passwords(context: Context, caller: Caller, manifest: Manifest) -> dict[str, str]:
+    """New hashes for those whose password changes: setting it anew would end their sessions and tokens."""
+    async with context.store.begin() as tx:
+        found = await accounts.find_company(tx, manifest.company)
+        _check_may_change(caller, found, manifest.company)
+        known = {user.username: await accounts.find_user(tx, user.username) for user in manifest.users}
+    hashes: dict[str, str] = {}
+    for user in manifest.users:
+        before = known[user.username]
+        if user.password and not (
+            before and before.password_hash and await verify(before.password_hash, user.password)
+        ):
+            hashes[user.username] = await hash_password(user.password)
+    return hashes
+
+
+def _check_may_change(caller: Caller, found: accounts.Company | None, name: str) -> None:
+    if found is None and not caller.admin:
+        raise Forbidden(f"You do not belong to a company {name!r}; only the administrator makes one.")
+    if found is not None and not caller.may(Permission.COMPANY_CHANGE, found.id):
+        raise Forbidden(f"Your roles do not let you change the company {name}.")
 
 
 def _refuse_others(caller: Caller, manifest: Manifest) -> None:
@@ -68,17 +97,14 @@ def _local_repositories(manifest: Manifest) -> Iterator[Mistake]:
 
 async def _put_company(tx: Tx, caller: Caller, manifest: Manifest, applied: Applied) -> int:
     found = await accounts.find_company(tx, manifest.company)
+    _check_may_change(caller, found, manifest.company)
     if found is None:
-        if not caller.admin:
-            raise Forbidden(f"You do not belong to a company {manifest.company!r}; only the administrator makes one.")
         applied.callback_secret = None if manifest.callback_secret else new_secret()
         company_id = await accounts.put_company(tx, manifest.company, manifest.callback_secret or new_secret())
         if applied.callback_secret:
             await accounts.set_callback_secret(tx, company_id, applied.callback_secret)
         applied.note("company", manifest.company, True)
         return company_id
-    if not caller.may(Permission.COMPANY_CHANGE, found.id):
-        raise Forbidden(f"Your roles do not let you change the company {manifest.company}.")
     if manifest.callback_secret:
         await accounts.set_callback_secret(tx, found.id, manifest.callback_secret)
     applied.note("company", manifest.company, False)
@@ -91,13 +117,13 @@ async def _put_users(
     for index, user in enumerate(manifest.users):
         if Role.ADMIN in user.roles and not caller.admin:
             raise Forbidden(f"Only the administrator may give {user.username} the role ROLE_ADMIN.")
-        known = await accounts.find_user(tx, user.username)
-        if known is not None and not caller.admin and await accounts.memberships_elsewhere(tx, known.id, company_id):
-            message = "a user of this name belongs to another company: choose another name"
-            raise ManifestInvalid([Mistake(None, None, f"users[{index}].username", message)])
         names = {"email": user.email, "name": user.name, "surname": user.surname}
         admin = True if Role.ADMIN in user.roles else None
         user_id, made = await accounts.put_user(tx, user.username, admin=admin, **names)
+        # Asked after the write, which waits for whoever makes the same user now; raising takes it back.
+        if not made and not caller.admin and await accounts.memberships_elsewhere(tx, user_id, company_id):
+            message = "a user of this name belongs to another company: choose another name"
+            raise ManifestInvalid([Mistake(None, None, f"users[{index}].username", message)])
         if user.username in hashes:
             await accounts.set_password(tx, user_id, hashes[user.username])
         await accounts.put_membership(tx, user_id, company_id, [role.value for role in user.roles])

@@ -73,6 +73,9 @@ class RunAnswer:
 async def start(context: Context, caller: Caller, request: RunRequest) -> dict[str, Any] | RunAnswer:
     """Starts the plan, or says why not; a repeated Idempotency-Key gives the stored answer, as it went out."""
     if request.callback_url is not None:
+        # Looking a name up takes time, so not within the transaction; and only for who may run the plan.
+        async with context.store.begin() as tx:
+            await find_plan(tx, caller, request.plan, Permission.PLAN_RUN, company_id=request.company_id)
         await context.sender.check(request.callback_url)
     async with context.store.begin() as tx:
         plan = await find_plan(tx, caller, request.plan, Permission.PLAN_RUN, company_id=request.company_id)

@@ -190,4 +190,6 @@ def path_of(loc: Loc) -> str:
 
 
 def shorten(word: str) -> str:
+    # JSON may hold halves of surrogate pairs, which no answer can carry.
+    word = word.encode("utf-8", "replace").decode()
     return word if len(word) <= 60 else word[:59] + "…"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import text
 
@@ -39,6 +39,16 @@ class TokenOwner:
     roles: dict[int, list[str]]
 
 
+@dataclass(frozen=True)
+class PersonalToken:
+    """A token that its owner keeps; the token itself is nowhere."""
+
+    id: int
+    label: str
+    created_at: datetime
+    expires_at: datetime | None
+
+
 async def find_user(tx: Tx, username: str) -> User | None:
     row = (
         await tx.execute(
@@ -69,8 +79,13 @@ async def put_user(tx: Tx, username: str, *, admin: bool | None = None, **names:
 
 
 async def set_password(tx: Tx, user_id: int, password_hash: str) -> None:
+    """Sets it, and revokes all that was given out for the old one."""
     await tx.execute(
         text("UPDATE users SET password_hash = :hash WHERE id = :id"), {"hash": password_hash, "id": user_id}
+    )
+    await tx.execute(
+        text("UPDATE tokens SET revoked_at = proctor_now() WHERE user_id = :id AND revoked_at IS NULL"),
+        {"id": user_id},
     )
 
 
@@ -193,6 +208,31 @@ async def revoke_family(tx: Tx, family: str) -> None:
         text("UPDATE tokens SET revoked_at = proctor_now() WHERE family = :family AND revoked_at IS NULL"),
         {"family": family},
     )
+
+
+async def list_personal_tokens(tx: Tx, user_id: int) -> list[PersonalToken]:
+    """Those that are valid, the newest first."""
+    rows = await tx.execute(
+        text(
+            """SELECT id, label, created_at, expires_at FROM tokens
+               WHERE user_id = :user AND kind = 'personal' AND revoked_at IS NULL
+                 AND (expires_at IS NULL OR expires_at > proctor_now()) ORDER BY id DESC"""
+        ),
+        {"user": user_id},
+    )
+    return [PersonalToken(**row._mapping) for row in rows]
+
+
+async def revoke_personal_token(tx: Tx, user_id: int, token_id: int) -> bool:
+    """False when the user has no such token."""
+    result = await tx.execute(
+        text(
+            """UPDATE tokens SET revoked_at = proctor_now()
+               WHERE id = :id AND user_id = :user AND kind = 'personal' AND revoked_at IS NULL"""
+        ),
+        {"id": token_id, "user": user_id},
+    )
+    return result.rowcount == 1
 
 
 # --- throttling ------------------------------------------------------------------------------------------------------

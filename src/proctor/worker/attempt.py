@@ -26,7 +26,7 @@ from proctor.store import claims, executions
 from proctor.store.claims import AttemptTask
 from proctor.worker.processes import finish, run_process
 from proctor.worker.runners import RunnerTask, find_runner, read_outcome
-from proctor.worker.workspace import Checkout, Prepared, Workspaces
+from proctor.worker.workspace import Checkout, Prepared, Workspaces, remove_tree
 
 _logger = logging.getLogger(__name__)
 
@@ -163,7 +163,9 @@ async def _check_out(bench: Bench, task: AttemptTask) -> Checkout:
         commit = await bench.source.resolve(task.repository, task.branch, credential, allow_local=True)
         async with bench.context.store.begin() as tx:
             commit = await executions.set_commit(tx, task.execution_id, commit)
-    return Checkout(task.repository, task.branch, commit, task.setup or None, credential, allow_local=True)
+    return Checkout(
+        task.company_id, task.repository, task.branch, commit, task.setup or None, credential, allow_local=True
+    )
 
 
 async def _prepare(bench: Bench, checkout: Checkout, place: Place) -> Prepared:
@@ -253,7 +255,7 @@ async def _hand_in(bench: Bench, task: AttemptTask, place: Place, recording: Rec
         level = await jobs.finish_attempt(tx, bench.context.queue, task.fence, result)
     if level is None:
         _logger.warning("attempt %s lost its fence: its result is not taken", task.fence.attempt_id)
-    await asyncio.to_thread(shutil.rmtree, place.folder, ignore_errors=True)
+    await asyncio.to_thread(remove_tree, place.folder)
     await dispatch(bench.context)
 
 
@@ -261,7 +263,8 @@ async def _keep(bench: Bench, task: AttemptTask, place: Place, verdict: Verdict)
     """Stores what the attempt left; gives the size of each."""
     found: dict[str, int] = {}
     for name, file in _files(task, place, verdict):
-        if file.is_file() and file.stat().st_size > 0:
+        # Nothing but a plain file: what test code could reach may be a link to anything.
+        if not file.is_symlink() and file.is_file() and file.stat().st_size > 0:
             found[name] = await bench.context.artifacts.put(task.execution_id, task.fence.attempt_id, name, file)
     return found
 

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import os
-import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from proctor.settings import Settings
 from proctor.store import claims, environments
 from proctor.store.engine import DatabaseError, Tx
 from proctor.worker.attempt import Bench, run_attempt
-from proctor.worker.workspace import Workspaces
+from proctor.worker.workspace import Workspaces, remove_tree
 
 _logger = logging.getLogger(__name__)
 
@@ -75,6 +75,9 @@ async def work(context: Context) -> None:
 @asynccontextmanager
 async def _open_bench(context: Context) -> AsyncIterator[Bench]:
     settings = context.settings
+    # Mirrors and trees of private repositories: for nobody else on this machine.
+    settings.work_folder.mkdir(parents=True, exist_ok=True)
+    settings.work_folder.chmod(0o700)
     hub = LocalHub(settings.hub, settings.browser_slots, hidden=[settings.data])
     sandbox = await _choose(settings)
     source = GitSource(settings.work_folder / "mirrors")
@@ -87,8 +90,8 @@ async def _open_bench(context: Context) -> AsyncIterator[Bench]:
             workspaces = Workspaces(settings.work_folder, source, sandbox, hidden=[settings.data])
             yield Bench(context, worker_id, hub, recorder, source, workspaces, sandbox, attempts)
     finally:
-        shutil.rmtree(attempts, ignore_errors=True)
         await _unregister(context, worker_id)
+        await asyncio.to_thread(remove_tree, attempts)
 
 
 async def _register(context: Context, hub: LocalHub) -> int:
@@ -170,7 +173,11 @@ def _remove_left_behind(settings: Settings) -> None:
     """Folders of attempts whose worker on this machine was killed."""
     for folder in (settings.work_folder / "attempts").glob(f"{socket.gethostname()}-*"):
         if _is_gone(folder.name):
-            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                remove_tree(folder)
+            except subprocess.SubprocessError as error:
+                # What cannot be removed must not keep the worker from its work.
+                _logger.error("the folder %s of a killed worker could not be removed: %s", folder, error)
 
 
 def _is_gone(name: str) -> bool:

@@ -36,8 +36,12 @@ _SETUP_VARIABLES = re.compile(
 
 @dataclass(frozen=True)
 class Checkout:
-    """A commit of a repository's branch, after the project's `setup` (a shell command) has run in it."""
+    """A commit of a repository's branch, after the project's `setup` (a shell command) has run in it.
 
+    Companies share nothing that a set-up wrote, even of the same repository.
+    """
+
+    company_id: int
     repository: str
     branch: str
     commit: str
@@ -48,7 +52,7 @@ class Checkout:
     @property
     def key(self) -> str:
         """The commit fixes every lock file in it; another Python needs another virtual environment."""
-        parts = (self.repository, self.commit, self.setup or "", sys.version)
+        parts = (str(self.company_id), self.repository, self.commit, self.setup or "", sys.version)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
@@ -105,7 +109,7 @@ class Workspaces:
             if (ready := _ready(folder)) is not None:
                 return ready
             self._raise_again(checkout.key)
-            await asyncio.to_thread(_remove, folder)
+            await asyncio.to_thread(remove_tree, folder)
             await self._make(checkout, folder)
             made = await asyncio.to_thread(_mark_ready, folder)
         await asyncio.to_thread(self._prune)
@@ -122,7 +126,7 @@ class Workspaces:
             await finish(asyncio.to_thread(_copy, prepared, folder))
             yield folder
         finally:
-            await finish(asyncio.to_thread(_remove, folder))
+            await finish(asyncio.to_thread(remove_tree, folder))
             if use is not None:
                 os.close(use)
 
@@ -139,15 +143,18 @@ class Workspaces:
             await self._set_up(checkout, checkout.setup, folder)
 
     async def _set_up(self, checkout: Checkout, setup: str, folder: Path) -> None:
-        # A cache for each repository: what one project's setup leaves in it, another's must not install.
-        cache = self._caches / hashlib.sha256(checkout.repository.encode()).hexdigest()[:32]
-        (cache / "home").mkdir(parents=True, exist_ok=True)
-        venv, log = folder / "venv", folder / "setup.log"
-        env = _setup_variables(os.environ, venv, cache)
+        # A cache for each company's repository: what one's setup leaves in it, another's must not install.
+        shared_by = f"{checkout.company_id}\0{checkout.repository}"
+        cache = self._caches / hashlib.sha256(shared_by.encode()).hexdigest()[:32]
+        cache.mkdir(parents=True, exist_ok=True)
+        # New for each set-up: the next one must not read configuration that this one writes.
+        home, venv, log = folder / "home", folder / "venv", folder / "setup.log"
+        home.mkdir()
+        env = {**_setup_variables(os.environ, venv, cache), "HOME": str(home)}
         made = [uv.find_uv_bin(), "venv", "--quiet", "--no-config", "--python", sys.executable, str(venv)]
         await self._run(checkout.key, made, "uv venv", Bounds(folder, [folder, cache], hidden=self._hidden), env, log)
         (venv / "bin" / "uv").symlink_to(uv.find_uv_bin())
-        bounds = Bounds(folder / "tree", [folder / "tree", venv, cache], hidden=self._hidden)
+        bounds = Bounds(folder / "tree", [folder / "tree", venv, home, cache], hidden=self._hidden)
         await self._run(checkout.key, ["sh", "-c", setup], setup, bounds, env, log)
 
     async def _run(self, key: str, argv: list[str], shown: str, bounds: Bounds, env: dict[str, str], log: Path) -> None:
@@ -186,7 +193,7 @@ class Workspaces:
             use = try_lock(_use(folder))
             if use is not None:
                 os.close(use)
-                _remove(folder)
+                remove_tree(folder)
                 self._lock(folder).unlink()
         finally:
             os.close(lock)
@@ -236,7 +243,6 @@ def _used_at(folder: Path) -> float:
 def _setup_variables(environ: Mapping[str, str], venv: Path, cache: Path) -> dict[str, str]:
     allowed = {name: text for name, text in environ.items() if _SETUP_VARIABLES.fullmatch(name)}
     return _with_python(venv, allowed) | {
-        "HOME": str(cache / "home"),
         "UV_CACHE_DIR": str(cache / "uv"),
         "PIP_CACHE_DIR": str(cache / "pip"),
         "npm_config_cache": str(cache / "npm"),
@@ -263,7 +269,7 @@ def _copy(prepared: Prepared, folder: Path) -> None:
     subprocess.run(["cp", "-a", "--reflink=auto", "-T", "--", prepared.tree, folder], check=True)
 
 
-def _remove(folder: Path) -> None:
+def remove_tree(folder: Path) -> None:
     """Test code may have left anything: folders without rights, or so deep that Python's own recursion ends."""
     try:
         shutil.rmtree(folder)

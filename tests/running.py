@@ -67,9 +67,16 @@ class Proctor:
             return False
 
     def child(self, name: str) -> psutil.Process:
-        """The supervisor's child of that name: `server` or `worker`."""
-        children = psutil.Process(self.process.pid).children()
-        return next(child for child in children if child.cmdline()[-1:] == [name])
+        """The supervisor's child of that name: `server` or `worker`; waits for one that is being started again."""
+        found: list[psutil.Process] = []
+
+        def look() -> bool:
+            children = psutil.Process(self.process.pid).children()
+            found[:] = [one for one in children if one.status() != "zombie" and one.cmdline()[-1:] == [name]]
+            return bool(found)
+
+        until(look, 30)
+        return found[0]
 
     def postmaster(self) -> psutil.Process:
         return psutil.Process(int((self.data / "postgres" / "postmaster.pid").read_text().split("\n")[0]))

@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from proctor.app import create_app
+from proctor.cli.processes import configure_http
 from proctor.settings import Settings
 
 
@@ -48,7 +49,7 @@ class _Uvicorn(uvicorn.Server):
 async def serving(settings: Settings, database_url: str) -> AsyncIterator[Server]:
     """The whole server on a free port of 127.0.0.1, in the test's event loop."""
     app = create_app(settings, database_url)
-    uvicorn_server = _Uvicorn(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on"))
+    uvicorn_server = _Uvicorn(configure_http(app, settings.model_copy(update={"port": 0})))
     running = asyncio.create_task(uvicorn_server.serve())
     try:
         while not uvicorn_server.started:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -18,7 +18,7 @@ from proctor.ports.sender import HttpSender
 from proctor.services import callbacks, sweep
 from proctor.services.context import Context
 from proctor.settings import Settings
-from proctor.store.engine import Store
+from proctor.store.engine import DatabaseGone, Store
 from proctor.store.listener import Listener
 from proctor.web import pages
 
@@ -37,6 +37,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             app.state.context = context
             app.state.listener = Listener(database_url)
             async with _side_tasks(
+                app,
                 app.state.listener.run,
                 partial(_sweep_forever, context),
                 partial(_deliver_forever, context),
@@ -52,6 +53,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         strict_content_type=False,
         redirect_slashes=False,
     )
+    app.state.failed = False
     install_handlers(app)
     for router in (token, enterprise, cloud, catalog, native, health, pages):
         app.include_router(router.router)
@@ -76,22 +78,31 @@ async def open_context(settings: Settings, database_url: str) -> AsyncIterator[C
 
 
 @asynccontextmanager
-async def _side_tasks(*runs: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Runs these beside the server; one that fails ends the process, and its supervisor starts it anew."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_as_coroutine(run)) for run in runs]
+async def _side_tasks(app: FastAPI, *runs: Callable[[], Coroutine[None, None, None]]) -> AsyncIterator[None]:
+    """Runs these beside the server. One that fails marks the app as failed: the process ends and is started anew."""
+
+    def note(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            _logger.error("a side task failed; the server ends", exc_info=task.exception())
+            app.state.failed = True
+
+    tasks = [asyncio.create_task(run()) for run in runs]
+    for task in tasks:
+        task.add_done_callback(note)
+    try:
         yield
+    finally:
         for task in tasks:
             task.cancel()
-
-
-async def _as_coroutine(run: Callable[[], Awaitable[None]]) -> None:
-    await run()
+        await asyncio.wait(tasks)
 
 
 async def _sweep_forever(context: Context) -> None:
     while True:
-        await sweep.sweep(context)
+        try:
+            await sweep.sweep(context)
+        except DatabaseGone as error:
+            _logger.warning("the sweep could not reach the database: %s", error)
         await context.clock.sleep(sweep.INTERVAL)
 
 

@@ -220,6 +220,12 @@ class QueueStopped(InfrastructureError):
     code = "queue_stopped"
 
 
+class WorkerForgotten(InfrastructureError):
+    """The worker is no longer known"""
+
+    code = "worker_forgotten"
+
+
 class FenceLost(InfrastructureError):
     """The attempt no longer holds its lease"""
 

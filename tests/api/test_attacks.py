@@ -20,7 +20,7 @@ TOKEN = "/Testinium.RestApi/oauth/token"
 
 async def sign_in_as(client: aiohttp.ClientSession, password: str, **headers: str) -> int:
     fields = {"grant_type": "password", "username": "ci", "password": password}
-    basic = aiohttp.BasicAuth("client1", "client1").encode()
+    basic = aiohttp.encode_basic_auth("client1", "client1")
     async with client.post(TOKEN, data=fields, headers={"Authorization": basic, **headers}) as response:
         return response.status
 
@@ -40,7 +40,9 @@ async def test_two_companies_that_make_the_same_user_at_once_do_not_share_him(co
 
     done = await asyncio.gather(put_victim("a", "A"), put_victim("b", "B"))
     assert sorted(done) == [False, True]
-    assert await world.sql(context, "SELECT count(*) FROM memberships m JOIN users u ON u.id = m.user_id WHERE u.username = 'victim'") == [(1,)]
+    assert await world.sql(
+        context, "SELECT count(*) FROM memberships m JOIN users u ON u.id = m.user_id WHERE u.username = 'victim'"
+    ) == [(1,)]
 
 
 async def test_a_new_password_ends_what_the_old_one_gave_and_the_same_one_does_not(

@@ -294,6 +294,65 @@ async def test_a_page_that_hangs_is_ended_all_the_same(
         await hanging
 
 
+# --- what a test may not ask of its browser --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        *("--renderer-cmd-prefix=/bin/sh", "renderer-cmd-prefix=/bin/sh", " --utility-cmd-prefix =/bin/sh"),
+        *("--zygote-cmd-prefix=/bin/sh", "--gpu-launcher=/bin/sh", "--browser-subprocess-path=/bin/sh", "-g"),
+        *("--ppapi-plugin-launcher=/bin/sh", "--plugin-launcher=/bin/sh", "--log-file=/x", "--crash-dumps-dir=/x"),
+    ],
+)
+async def test_a_switch_that_starts_a_program_is_refused_by_name(
+    attempt: AbstractAsyncContextManager[Endpoint], slots: Path, switch: str
+) -> None:
+    asked = {"capabilities": {"firstMatch": [{"goog:chromeOptions": {"args": ["--incognito", switch]}}]}}
+    async with attempt as endpoint:
+        status, told = await answer("POST", f"{endpoint.url}/session", json=asked)
+        assert (status, told["error"]) == (400, "invalid argument")
+        assert f"`--{switch.strip(' -').partition('=')[0].strip()}` is not allowed" in str(told["message"])
+        assert processes_below(slots) == []
+        assert endpoint.machinery_failure is None
+
+
+async def test_switches_that_the_environment_decides_are_left_out(
+    attempt: AbstractAsyncContextManager[Endpoint], slots: Path, tmp_path: Path, browse: Open
+) -> None:
+    options = webdriver.ChromeOptions()
+    for switch in ("remote-debugging-port=0", "remote-debugging-address=0.0.0.0", "remote-allow-origins=*"):
+        options.add_argument(f"--{switch}")
+    for switch in ("--no-zygote", "--single-process", f"--user-data-dir={tmp_path}/profile", "--lang=tr"):
+        options.add_argument(switch)
+    async with attempt as endpoint:
+        browser = await asyncio.to_thread(browse, endpoint.url, options)
+        assert await asyncio.to_thread(lambda: browser.title) == ""
+        given = {part for process in processes_below(slots) for part in process.cmdline() if part.startswith("--")}
+        assert {"--lang=tr", "--remote-debugging-pipe"} <= given
+        names = {part.partition("=")[0] for part in given}
+        assert not names & {"--remote-debugging-port", "--remote-debugging-address", "--remote-allow-origins"}
+        assert not names & {"--single-process"}
+    assert not (tmp_path / "profile").exists()
+
+
+# --- links in its folder ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["commands.jsonl", "driver.log", "screen.part", "screen.png"])
+async def test_what_a_link_points_to_is_not_written(
+    attempt: AbstractAsyncContextManager[Endpoint], folder: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "secret").write_text("secret")
+    folder.mkdir()
+    (folder / name).symlink_to(tmp_path / "secret")
+    with suppress(OSError):
+        async with attempt as endpoint:
+            await answer("POST", f"{endpoint.url}/session", json={"capabilities": {}})
+    assert (tmp_path / "secret").read_text() == "secret"
+    assert (folder / "screen.png").exists() is name.startswith("screen")
+
+
 # --- the command log -------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 
 from proctor.app import create_app, open_context
 from proctor.errors import UsageError
@@ -26,29 +27,40 @@ _PR_SET_PDEATHSIG = 1
 
 
 class _Server(uvicorn.Server):
-    """Lets long polls and event streams go before it waits for open requests."""
+    """Lets long polls and event streams go before it waits for open requests, and ends when a side task failed."""
+
+    async def on_tick(self, counter: int) -> bool:
+        return self.config.app.state.failed or await super().on_tick(counter)  # type: ignore[union-attr]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.config.app.state.listener.end()  # type: ignore[union-attr]  # uvicorn types any ASGI callable
         await super().shutdown(sockets)
 
 
-def run_server(settings: Settings) -> None:
-    die_with_parent()
-    config = uvicorn.Config(
-        create_app(settings, database_url(settings)),
+def configure_http(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """uvicorn's settings; by default it would believe X-Forwarded-For of whoever is on this machine, as tests are."""
+    return uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
         log_level="warning",
         access_log=False,
         loop="uvloop",
+        lifespan="on",
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )
+
+
+def run_server(settings: Settings) -> None:
+    die_with_parent()
+    app = create_app(settings, database_url(settings))
     sockets = [socket.socket(fileno=settings.listen_fd)] if settings.listen_fd >= 0 else None
-    _Server(config).run(sockets=sockets)
+    _Server(configure_http(app, settings)).run(sockets=sockets)
+    if app.state.failed:
+        sys.exit(1)
 
 
 def run_worker(settings: Settings) -> None:
@@ -106,6 +118,9 @@ async def _make_admin(settings: Settings, url: str) -> None:
 
 
 def _write_secret(file: Path, text: str) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # By rename, so that a crash leaves no empty file that would be taken for the token.
+    new = file.with_suffix(".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as opened:
         opened.write(text)
+    new.replace(file)

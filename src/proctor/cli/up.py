@@ -1,7 +1,6 @@
 """`proctor up`: PostgreSQL, server and workers as children of one small supervisor."""
 
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
@@ -9,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 from proctor.errors import UsageError
 from proctor.settings import Settings
@@ -19,7 +18,7 @@ from proctor.store.embedded import EmbeddedPostgres
 _logger = logging.getLogger(__name__)
 
 # Ctrl-C ends everything within 10 s: a child that needs longer is killed, PostgreSQL needs about one.
-STOP_TIMEOUT = 6.0
+STOP_TIMEOUT = 7.0
 RESTART_AFTER = 1.0
 RESTART_AFTER_AT_MOST = 30.0
 STEADY_AFTER = 60.0
@@ -126,12 +125,11 @@ async def _supervise(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     listener.set_inheritable(True)
-    async with contextlib.AsyncExitStack() as stack:
-        children = [("server", listener.fileno()), *[("worker", None)] * workers]
-        for name, descriptor in children:
-            await stack.enter_async_context(_kept_running(name, environment, descriptor))
-        if postgres is not None:
-            await stack.enter_async_context(_in_background(_watch_postgres(postgres)))
+    works = [_keep_running("server", environment, listener.fileno())]
+    works += [_keep_running("worker", environment, None) for _ in range(workers)]
+    if postgres is not None:
+        works.append(_watch_postgres(postgres))
+    async with _in_background(works):
         await _until_ready(environment, stop)
         print(greeting, flush=True)  # noqa: T201 (the answer to the command)
         await stop.wait()
@@ -153,21 +151,15 @@ async def _until_ready(environment: dict[str, str], stop: asyncio.Event) -> None
 
 
 @asynccontextmanager
-async def _kept_running(name: str, environment: dict[str, str], descriptor: int | None) -> AsyncIterator[None]:
-    """Keeps one child running; on leaving, ends it."""
-    async with _in_background(_keep_running(name, environment, descriptor)):
-        yield
-
-
-@asynccontextmanager
-async def _in_background(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    task = asyncio.ensure_future(work)
+async def _in_background(works: Sequence[Coroutine[object, object, None]]) -> AsyncIterator[None]:
+    """Runs these; on leaving, ends all of them at once, however long each takes."""
+    tasks = [asyncio.ensure_future(work) for work in works]
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 async def _keep_running(name: str, environment: dict[str, str], descriptor: int | None) -> None:

@@ -62,10 +62,7 @@ class BubblewrapSandbox:
 
     def __init__(self, bwrap: str) -> None:
         self._bwrap = bwrap
-        path = os.environ.get("PATH", "")
-        # A checkout or a build machine may have its tools below a folder that is hidden, as /tmp.
-        tools = [tool for folder in map(Path, _EMPTIED) for tool in tools_below(folder, path)]
-        self._machine = [*_machine(), *_binds("--ro-bind", tools), *_home(Path.home(), path)]
+        self._machine = machine_options(os.environ.get("PATH", ""))
 
     def command(self, argv: Sequence[str], bounds: Bounds, *, status: int | None = None) -> list[str]:
         # The order matters: a later mount covers an earlier one, so what is hidden comes before what is shown in it.
@@ -73,7 +70,7 @@ class BubblewrapSandbox:
             self._bwrap,
             *(["--info-fd", str(status)] if status is not None else []),
             *self._machine,
-            *_each("--tmpfs", sorted(path for path in bounds.hidden if path.is_dir())),
+            *hiding_options(bounds.hidden),
             *_binds("--ro-bind", bounds.readable),
             *_binds("--bind", bounds.writable),
             "--chdir",
@@ -122,6 +119,27 @@ async def _try(sandbox: BubblewrapSandbox) -> str | None:
         return None
     lines = said.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else f"it ended with exit code {process.returncode}"
+
+
+def machine_options(path: str) -> list[str]:
+    """bwrap's options for this machine without its secrets: read-only, own processes, no capability, an empty home.
+
+    Temporary folders are empty and writable. Of what lies in a hidden folder only the tools that `path`, as in $PATH,
+    names are shown. What is mounted over it comes after, and a command after `--`.
+    """
+    # A checkout or a build machine may have its tools below a folder that is hidden, as /tmp.
+    tools = [tool for folder in map(Path, _EMPTIED) for tool in tools_below(folder, path)]
+    return [*_machine(), *_binds("--ro-bind", tools), *_home(Path.home(), path)]
+
+
+def hiding_options(folders: Iterable[Path]) -> list[str]:
+    """bwrap's options that show those of the folders that exist as empty."""
+    return list(_each("--tmpfs", sorted(folder for folder in folders if folder.is_dir())))
+
+
+def never_through_links(path: str, flags: int) -> int:
+    """An opener, as `open` takes one, for files where untrusted code may have put a link to a file of ours."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _machine() -> Iterator[str]:

@@ -10,8 +10,20 @@ _Capabilities = dict[str, Any]
 _PLACE = frozenset({"browserName", "browserVersion", "platformName"})
 # Tests written for the API's other servers send the job's key along; no driver knows it.
 _KEY = "key"
-# Would lead to another program, or to the browser of another attempt.
-_PLACE_IN_OPTIONS = frozenset({"binary", "debuggerAddress"})
+# Would lead to another program, to the browser of another attempt, or to a device that somebody else holds.
+_PLACE_IN_OPTIONS = frozenset({"binary", "debuggerAddress", "androidPackage"})
+# Start a program of the test's in the browser's place or around it; `debug` and `g` are of Debian's launcher.
+_STARTING = frozenset(
+    {
+        *("browser-subprocess-path", "debug", "g", "gpu-launcher", "plugin-launcher", "ppapi-plugin-launcher"),
+        *("renderer-cmd-prefix", "utility-cmd-prefix", "zygote-cmd-prefix"),
+    }
+)
+# Write where they like; the driver's log and the attempt's output folder are for that.
+_WRITING = frozenset({"crash-dumps-dir", "log-file"})
+# Suites bring these along from machines where they were needed. Here the environment decides: left out, not refused.
+_DECIDED = frozenset({"no-zygote", "remote-allow-origins", "single-process", "temp-profile", "user-data-dir"})
+_DEBUGGING = "remote-debugging-"
 # Of a legacy request only what the standard still knows may be passed on; drivers refuse the rest.
 _STANDARD = frozenset(
     {
@@ -62,8 +74,8 @@ def _in_environment(own: _Capabilities, environment_caps: _Capabilities) -> _Cap
     merged = {name: value for name, value in own.items() if name not in _PLACE and name != _KEY}
     for name, value in own.items():
         if name.endswith("Options") and ":" in name:
-            options = _object(value, name)
-            merged[name] = {key: option for key, option in options.items() if key not in _PLACE_IN_OPTIONS}
+            options = {key: option for key, option in _object(value, name).items() if key not in _PLACE_IN_OPTIONS}
+            merged[name] = {**options, "args": _allowed(options["args"])} if "args" in options else options
     return _overlaid(merged, environment_caps)
 
 
@@ -73,7 +85,7 @@ def _overlaid(own: _Capabilities, ours: _Capabilities) -> _Capabilities:
         theirs = own.get(name)
         if isinstance(value, dict) and isinstance(theirs, dict):
             merged[name] = _overlaid(theirs, value)
-        elif name == "args" and theirs is not None:
+        elif name == "args" and isinstance(theirs, list):
             merged[name] = _switches(value, theirs)
         elif isinstance(value, list) and isinstance(theirs, list):
             merged[name] = [*value, *(item for item in theirs if item not in value)]
@@ -82,16 +94,36 @@ def _overlaid(own: _Capabilities, ours: _Capabilities) -> _Capabilities:
     return merged
 
 
-def _switches(ours: list[str], theirs: object) -> list[str]:
-    if not isinstance(theirs, list) or not all(isinstance(switch, str) for switch in theirs):
+def _allowed(switches: object) -> list[str]:
+    if not isinstance(switches, list) or not all(isinstance(switch, str) for switch in switches):
         raise InvalidInput("The browser options' `args` must be a list of strings.")
+    for name in map(_switch_name, switches):
+        if name in _STARTING:
+            raise InvalidInput(
+                f"The browser switch `--{name}` is not allowed: it starts a program, and Proctor alone says which "
+                "programs run in an environment. Remove it from the browser's options."
+            )
+        if name in _WRITING:
+            raise InvalidInput(
+                f"The browser switch `--{name}` is not allowed: Proctor says where the browser writes, and keeps "
+                "what its driver says as driver.log. Remove it from the browser's options."
+            )
+    return [switch for switch in switches if not _is_decided(_switch_name(switch))]
+
+
+def _is_decided(name: str) -> bool:
+    return name in _DECIDED or name.startswith(_DEBUGGING)
+
+
+def _switches(ours: list[str], theirs: list[str]) -> list[str]:
     # Of a switch given twice Chromium takes the last, so the test's would win.
     taken = {_switch_name(switch) for switch in ours}
     return [*ours, *(switch for switch in theirs if _switch_name(switch) not in taken)]
 
 
 def _switch_name(switch: str) -> str:
-    return switch.lstrip("-").partition("=")[0]
+    # However it is spelt: Chromium takes one hyphen or two, its driver none too.
+    return switch.lstrip("- \t\r\n").partition("=")[0].rstrip()
 
 
 def _object(value: object, name: str) -> _Capabilities:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from proctor.ports.sandbox import never_through_links
 from proctor.recorder.w3c_errors import Answer
 
 _log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class CommandLog:
 
     def __init__(self, path: Path, *, limit: int = LOG_LIMIT, secret: str = "") -> None:
         """`secret` is kept out of the file: clients repeat the endpoint's address, key included, in their requests."""
-        self._file = path.open("ab")
+        self._file = open(path, "ab", opener=never_through_links)  # noqa: SIM115 (Path.open takes no opener)
         self._left = limit - self._file.tell()
         self._secret = secret.encode()
 

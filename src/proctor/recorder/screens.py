@@ -5,6 +5,7 @@ import base64
 import binascii
 from pathlib import Path
 
+from proctor.ports.sandbox import never_through_links
 from proctor.recorder.w3c_errors import Answer
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -21,7 +22,9 @@ def _write(answer: Answer, path: Path) -> bool:
         return False
     # Whole or not at all: a reader may look while the attempt still runs.
     unfinished = path.with_suffix(".part")
-    unfinished.write_bytes(picture)
+    unfinished.unlink(missing_ok=True)
+    with open(unfinished, "xb", opener=never_through_links) as file:
+        file.write(picture)
     unfinished.replace(path)
     return True
 

@@ -54,8 +54,7 @@ async def finish_attempt(tx: Tx, queue: Queue, fence: Fence, result: Result) -> 
 async def tell_ended_jobs(tx: Tx, queue: Queue, execution_id: int, job_ids: Sequence[int]) -> None:
     """Writes an event for each job that ended, and ends the execution with its last job."""
     levels = await executions.count_levels(tx, execution_id)
-    for job_id in job_ids:
-        await outbox.add_event(tx, execution_id, EventType.TEST_FINISHED, {"job_id": job_id, "levels": _plain(levels)})
+    await outbox.add_test_events(tx, execution_id, job_ids, _plain(levels))
     counts = Counts.of(levels)
     if counts.finished and await executions.set_finished(tx, execution_id, counts.verdict):
         await outbox.add_event(tx, execution_id, EventType.EXECUTION_FINISHED, {"levels": _plain(levels)})

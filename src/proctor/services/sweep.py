@@ -20,9 +20,9 @@ _logger = logging.getLogger(__name__)
 async def sweep(context: Context) -> None:
     """One round: lost attempts, callbacks that nobody tells, jobs that nobody dispatched."""
     await close_lost(context)
-    await context.queue.drop_stalled()
     async with context.store.begin() as tx:
         if await try_lock(tx, "sweep"):
+            await context.queue.drop_stalled(await driver_connection(tx))
             overdue = await outbox.overdue_callbacks(tx, LATE)
             await context.queue.defer_deliveries(await driver_connection(tx), overdue)
             await environments.remove_dead_workers(tx)

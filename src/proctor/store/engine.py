@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from psycopg import AsyncConnection as DriverConnection
 from sqlalchemy import BindParameter, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 # One unit of work: a connection within a transaction. Services pass it on and never look inside.
@@ -14,6 +14,10 @@ Tx = AsyncConnection
 
 # What a statement raises when the database refuses it or is gone.
 DatabaseError = SQLAlchemyError
+# The same, when it cannot be reached or goes away meanwhile; the transaction may be tried again.
+DatabaseGone = OperationalError
+# A value that no column takes.
+Unstorable = DataError
 
 
 class Store:

@@ -79,6 +79,28 @@ async def add_event(tx: Tx, execution_id: int, type_: EventType, data: Mapping[s
     return sequence
 
 
+async def add_test_events(tx: Tx, execution_id: int, job_ids: Sequence[int], levels: Mapping[str, int]) -> None:
+    """Writes a `test.finished` for each job, in one statement: stopping a large plan must not take seconds."""
+    await tx.execute(
+        text(
+            """WITH e AS (
+                   UPDATE executions SET sequence = sequence + :number WHERE id = :execution
+                   RETURNING sequence - :number AS before)
+               INSERT INTO events (execution_id, sequence, type, data)
+               SELECT :execution, e.before + t.position, :type,
+                      jsonb_build_object('job_id', t.job_id, 'levels', CAST(:levels AS jsonb))
+               FROM e, unnest(CAST(:jobs AS bigint[])) WITH ORDINALITY AS t(job_id, position)"""
+        ).bindparams(json_value("levels", dict(levels))),
+        {
+            "execution": execution_id,
+            "number": len(job_ids),
+            "type": EventType.TEST_FINISHED.value,
+            "jobs": list(job_ids),
+        },
+    )
+    await wake(tx, execution_id)
+
+
 async def wake(tx: Tx, execution_id: int) -> None:
     """Tells whoever shows the execution that it changed."""
     await notify(tx, CHANNEL, str(execution_id))

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,11 +25,17 @@ from proctor.services.dispatch import dispatch
 from proctor.services.jobs import Result
 from proctor.store import claims, executions
 from proctor.store.claims import AttemptTask
+from proctor.store.engine import DatabaseGone, Unstorable
 from proctor.worker.processes import finish, run_process
 from proctor.worker.runners import RunnerTask, find_runner, read_outcome
 from proctor.worker.workspace import Checkout, Prepared, Workspaces, remove_tree
 
 _logger = logging.getLogger(__name__)
+
+HAND_IN_TIMEOUT = 30.0  # seconds
+HAND_IN_INTERVAL = timedelta(seconds=1)
+# What a test has to end by itself once it is asked to: with it a stopping worker ends before it is killed.
+GRACE = timedelta(seconds=3)
 
 
 @dataclass(frozen=True)
@@ -144,6 +151,7 @@ async def _run(bench: Bench, task: AttemptTask, place: Place, recording: Recordi
                 env={**prepared.variables(os.environ), **task.parameters, **_variables(task, place), **variables},
                 log=place.log,
                 timeout=task.timeout,
+                grace=GRACE,
             )
         if ended.timed_out:
             raise _timed_out(task, recording)
@@ -251,12 +259,40 @@ def _blame(verdict: Verdict, recording: Recording) -> Verdict:
 async def _hand_in(bench: Bench, task: AttemptTask, place: Place, recording: Recording, result: Result) -> None:
     artifacts = await _keep(bench, task, place, result.verdict)
     result = replace(result, session_id=recording.session_id, artifacts=artifacts)
-    async with bench.context.store.begin() as tx:
-        level = await jobs.finish_attempt(tx, bench.context.queue, task.fence, result)
+    try:
+        level = await _finish_storable(bench, task.fence, result)
+    finally:
+        await asyncio.to_thread(remove_tree, place.folder)
     if level is None:
         _logger.warning("attempt %s lost its fence: its result is not taken", task.fence.attempt_id)
-    await asyncio.to_thread(remove_tree, place.folder)
     await dispatch(bench.context)
+
+
+async def _finish_storable(bench: Bench, fence: Fence, result: Result) -> Level | None:
+    """As `_finish`; a report that no column takes breaks its own job, and does not look like a lost worker."""
+    try:
+        return await _finish(bench, fence, result)
+    except (Unstorable, UnicodeError) as error:
+        _logger.exception("the result of attempt %s could not be stored", fence.attempt_id, exc_info=error)
+        message = "The test's report has values that cannot be stored; see the executor log and the report's XML."
+        return await _finish(
+            bench, fence, replace(result, verdict=Verdict(Outcome.BROKEN, Level.ERROR, message), cases=())
+        )
+
+
+async def _finish(bench: Bench, fence: Fence, result: Result) -> Level | None:
+    """Hands the result in; while the database is away, again, for half a lease. The fence makes repeating safe."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + HAND_IN_TIMEOUT
+    while True:
+        try:
+            async with bench.context.store.begin() as tx:
+                return await jobs.finish_attempt(tx, bench.context.queue, fence, result)
+        except DatabaseGone as error:
+            if loop.time() > give_up_at:
+                raise
+            _logger.warning("the result of attempt %s could not be handed in yet: %s", fence.attempt_id, error)
+            await bench.context.clock.sleep(HAND_IN_INTERVAL)
 
 
 async def _keep(bench: Bench, task: AttemptTask, place: Place, verdict: Verdict) -> Mapping[str, int]:

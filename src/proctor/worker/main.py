@@ -14,6 +14,7 @@ from functools import partial
 import psutil
 
 from proctor.domain.execution import Fence
+from proctor.errors import WorkerForgotten
 from proctor.ports.hubs.local import LocalHub
 from proctor.ports.queue import RUN_ATTEMPT
 from proctor.ports.sandbox import PlainSandbox, Sandbox, choose_sandbox
@@ -143,7 +144,8 @@ async def _renew(bench: Bench, running: Running) -> None:
     fences = list(running.tasks)
     async with bench.context.store.begin() as tx:
         hub_id = await environments.put_hub(tx, bench.hub.name, "local")
-        await _beat(tx, bench.context.settings, hub_id)
+        if await _beat(tx, bench.context.settings, hub_id) != bench.worker_id:
+            raise WorkerForgotten("This worker was taken for gone while it was away; it starts anew.")
         own = await claims.renew(tx, bench.worker_id, fences) if fences else set()
     running.cancel({fence for fence in fences if fence.attempt_id not in own})
 

@@ -14,6 +14,7 @@ from proctor.domain.verdict import DETAIL_LIMIT, MESSAGE_LIMIT, Case, CaseStatus
 from proctor.errors import ReportBroken, ReportMissing
 
 FILE_LIMIT = 10 * 1024 * 1024  # bytes
+LONGEST = 2_000_000.0  # seconds; in milliseconds it fits PostgreSQL's integer
 FILES_LIMIT = 200
 CASES_LIMIT = 20_000
 TEXT_LIMIT = 64 * 1024 * 1024  # characters of detail in all cases together
@@ -73,13 +74,20 @@ def _read_file(folder: int, name: str, target: "_Cases") -> None:
             parser.feed(chunk)
         parser.close()
     except ElementTree.ParseError as error:
-        raise ReportBroken(f"The report {name} is not well-formed XML: {error}. Was its writer cut short?") from error
+        raise ReportBroken(
+            f"The report {_shown(name)} is not well-formed XML: {error}. Was its writer cut short?"
+        ) from error
     except (LookupError, ValueError) as error:  # an encoding that Python does not know, or one of several bytes
-        raise ReportBroken(f"The report {name} cannot be decoded: {error}. Write it in UTF-8.") from error
+        raise ReportBroken(f"The report {_shown(name)} cannot be decoded: {error}. Write it in UTF-8.") from error
     except _Refused as refusal:
-        raise ReportBroken(f"The report {name} was refused: {refusal}.") from refusal
+        raise ReportBroken(f"The report {_shown(name)} was refused: {refusal}.") from refusal
     except OSError as error:
-        raise ReportBroken(f"The report {name} cannot be read: {_why(error)}.") from error
+        raise ReportBroken(f"The report {_shown(name)} cannot be read: {_why(error)}.") from error
+
+
+def _shown(name: str) -> str:
+    """A file's name may have bytes that are no text."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _why(error: OSError) -> str:
@@ -178,4 +186,5 @@ def _seconds(text: str) -> float:
         seconds = float(text.replace(",", ""))
     except ValueError:
         return 0.0
-    return seconds if math.isfinite(seconds) and seconds >= 0 else 0.0
+    # Some write milliseconds since 1970; nobody's test takes 20 days.
+    return seconds if math.isfinite(seconds) and 0 <= seconds < LONGEST else 0.0

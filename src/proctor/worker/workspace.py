@@ -209,7 +209,7 @@ def last_lines(log: Path, count: int) -> str:
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 8192))
-            lines = file.read().decode(errors="replace").splitlines()
+            lines = file.read().decode(errors="replace").replace("\0", "\ufffd").splitlines()
     except FileNotFoundError:
         return ""
     return " / ".join([line.strip() for line in lines if line.strip()][-count:])[-1_000:]

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -14,12 +15,15 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import psutil
 
 from proctor.domain.environment import Environment, Offer, Stereotype
 from proctor.errors import DriverFailed
 from proctor.ports.hubs import carry_through
+from proctor.ports.sandbox import hiding_options, machine_options, never_through_links
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +50,11 @@ _TERM_PATIENCE = 2.0
 _KILL_PATIENCE = 5.0
 _SMALL_SHARED_MEMORY = 1 << 30
 
-_STARTED = re.compile(rb"started successfully on port (\d+)")
+LOG_LIMIT = 20 * 1024 * 1024
+_CHUNK = 64 * 1024
+
+# To the character after the number: what is read from a pipe may end within it.
+_STARTED = re.compile(rb"started successfully on port (\d+)\D")
 _VERSION = re.compile(r"\b\d+(?:\.\d+){1,3}\b")
 _RESOLUTION = re.compile(r"(\d{2,5})x(\d{2,5})")
 
@@ -83,20 +91,27 @@ class LocalHub:
 
     @asynccontextmanager
     async def driver(self, environment: Environment, folder: Path) -> AsyncIterator[str]:
-        """A chromedriver on a port of its own; driver, browser and profile are gone on leaving, also when cancelled."""
+        """A chromedriver on a port of its own; driver, browser and profile are gone on leaving, also when cancelled.
+
+        The URL has a secret in it, without which the driver takes no HTTP request: every test of the machine can find
+        the port and connect to it.
+        """
         installed, launcher = await asyncio.to_thread(self._prepare)
-        with slot_folder() as slot:
-            started: list[asyncio.subprocess.Process] = []
+        secret = secrets.token_hex(16)
+        with slot_folder() as slot, DriverLog(folder / "driver.log") as log:
+            started: list[_Driver] = []
             try:
-                process = await _launch([*launcher.prefix(slot, folder), str(installed.driver)], slot, folder)
-                started.append(process)
-                yield f"http://127.0.0.1:{await _port_of(process, folder)}"
+                command = [*launcher.prefix(slot), str(installed.driver), "--port=0", f"--url-base=/{secret}"]
+                started.append(_Driver(await _launch([*command, "--log-level=INFO"], slot), log))
+                yield f"http://127.0.0.1:{await started[0].port()}/{secret}"
             finally:
                 await carry_through(_end(slot, started, confined=launcher.bubblewrap))
 
     def _prepare(self) -> tuple[Installed, "Launcher"]:
         clear_left_behind()
-        return _installed_or_fail(), Launcher(bubblewrap=bubblewrap_works(), hidden=self._hidden)
+        installed = _installed_or_fail()
+        programs = (installed.browser, installed.driver)
+        return installed, Launcher(bubblewrap=bubblewrap_works(), programs=programs, hidden=self._hidden)
 
 
 # --- what is installed -----------------------------------------------------------------------------------------------
@@ -158,6 +173,8 @@ def browser_arguments(resolution: str | None) -> list[str]:
     arguments = [
         *("--headless=new", "--disable-gpu", "--no-first-run", "--no-default-browser-check", "--disable-sync"),
         *("--disable-background-networking", "--disable-component-update", "--disable-quic"),
+        # A port would be open to every test of the machine.
+        "--remote-debugging-pipe",
     ]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")
@@ -192,24 +209,26 @@ class Launcher:
     """What stands before the driver's command line, so that all of a slot dies with the worker, `kill -9` included."""
 
     bubblewrap: bool
+    programs: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
 
-    def prefix(self, slot: Path, folder: Path) -> list[str]:
-        """With bubblewrap the browser also sees a read-only machine, but for the slot and the attempt's `folder`."""
+    def prefix(self, slot: Path) -> list[str]:
+        """With bubblewrap the browser sees what test code sees, and can write nothing that is still there afterwards.
+
+        A test chooses the browser's switches and may find a way past those that are refused: what it can start there
+        must be harmless.
+        """
         if self.bubblewrap:
-            hidden = [part for path in self.hidden for part in ("--tmpfs", str(path))]
-            writable = ["--tmpfs", str(slot), "--bind", str(folder), str(folder)]
-            return ["bwrap", *_SANDBOX, *hidden, *writable, "--"]
+            # The slot last: it may lie below a folder that is hidden, as /tmp.
+            place = ("--tmpfs", str(slot), "--chdir", str(slot))
+            return ["bwrap", *machine_options(self._path()), *hiding_options(self.hidden), *place, "--"]
         # Without it only the driver dies at once; clear_left_behind() ends its browser later.
         return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 
-
-# A test chooses the browser's switches, and may reach the driver's port: what they can start must be harmless.
-# A process namespace of its own, because Chromium's crash handlers call setsid and would escape a killpg.
-_SANDBOX = (
-    *("--unshare-pid", "--unshare-ipc", "--die-with-parent", "--cap-drop", "ALL"),
-    *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
-)
+    def _path(self) -> str:
+        # A link in $PATH may lead to a browser that is unpacked below the home folder.
+        folders = [str(path.parent) for program in self.programs for path in (program, program.resolve())]
+        return ":".join([os.environ.get("PATH", ""), *folders])
 
 
 @lru_cache(maxsize=1)
@@ -218,7 +237,8 @@ def bubblewrap_works() -> bool:
     if not shutil.which("bwrap"):
         return False
     try:
-        tried = subprocess.run(["bwrap", *_SANDBOX, "--", "true"], capture_output=True, timeout=10, check=False)
+        command = ["bwrap", *machine_options(os.environ.get("PATH", "")), "--", "true"]
+        tried = subprocess.run(command, capture_output=True, timeout=10, check=False)
     except subprocess.TimeoutExpired as error:
         raise DriverFailed(f"bubblewrap does not come back: {error}. Run `proctor doctor`.") from error
     if tried.returncode:
@@ -226,20 +246,16 @@ def bubblewrap_works() -> bool:
     return tried.returncode == 0
 
 
-async def _launch(command: Sequence[str], slot: Path, folder: Path) -> asyncio.subprocess.Process:
-    log = folder / "driver.log"
+async def _launch(command: Sequence[str], slot: Path) -> asyncio.subprocess.Process:
     try:
-        # Appended to, because an attempt may open several sessions one after another.
-        with log.open("ab") as complaints:
-            return await asyncio.create_subprocess_exec(
-                *command,
-                *("--port=0", f"--log-path={log}", "--append-log"),
-                env=_surroundings(slot),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-                start_new_session=True,
-            )
+        return await asyncio.create_subprocess_exec(
+            *command,
+            env=_surroundings(slot),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     except OSError as error:
         raise DriverFailed(f"{command[0]} could not be started: {error}. Run `proctor doctor`.") from error
 
@@ -249,24 +265,87 @@ def _surroundings(slot: Path) -> dict[str, str]:
     return {**passed_on, "HOME": str(slot), "TMPDIR": str(slot), SLOT_VARIABLE: str(slot)}
 
 
-async def _port_of(process: asyncio.subprocess.Process, folder: Path) -> int:
-    assert process.stdout is not None  # noqa: S101 - it was asked for
-    try:
-        async with asyncio.timeout(_START_TIMEOUT):
-            async for line in process.stdout:
-                if told := _STARTED.search(line):
-                    return int(told[1])
-    except TimeoutError:
-        raise _not_started(f"did not start within {_START_TIMEOUT:.0f} s", folder) from None
-    raise _not_started("ended before it listened", folder)
+class DriverLog:
+    """A file that takes what drivers say until it holds `limit` bytes; what comes later is thrown away."""
+
+    def __init__(self, path: Path, *, limit: int = LOG_LIMIT) -> None:
+        """Appends, because an attempt may open several sessions one after another."""
+        self.path = path
+        try:
+            self._file = open(path, "ab", buffering=0, opener=never_through_links)  # noqa: SIM115
+        except OSError as error:
+            raise DriverFailed(f"The driver's log cannot be written: {error}. See who may write there.") from error
+        self._left = limit - self._file.tell()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, said: bytes) -> None:
+        if self._left <= 0:
+            return
+        kept = said if len(said) <= self._left else said[: self._left] + _FULL
+        self._left -= len(said)
+        try:
+            self._file.write(kept)
+        except OSError as error:
+            # A full disk must not fail the test: it shows in the log of the worker.
+            _log.error("The driver's log %s cannot be written any more: %s", self.path, error)
+            self._left = 0
+
+    def end(self) -> str:
+        """The last 2,000 bytes."""
+        with open(self.path, "rb", opener=never_through_links) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
+            return file.read().decode(errors="replace").strip()
 
 
-def _not_started(what: str, folder: Path) -> DriverFailed:
-    with suppress(OSError), (folder / "driver.log").open("rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
-        last = log.read().decode(errors="replace").strip()
-        return DriverFailed(f"chromedriver {what}. The end of its log: {last or '(empty)'}. Run `proctor doctor`.")
-    return DriverFailed(f"chromedriver {what}, and its log cannot be read. Run `proctor doctor`.")
+_FULL = b"\n[proctor] The log has reached its size limit; what the driver said later is not in it.\n"
+
+
+class _Driver:
+    """A driver's process, and a task that listens to it.
+
+    It writes into a pipe: were it given the log's path or descriptor, what it starts could do to the file what it can.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, log: DriverLog) -> None:
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        self.process = process
+        self._log = log
+        self._port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._listening = asyncio.create_task(self._listen(process.stdout))
+
+    async def _listen(self, output: asyncio.StreamReader) -> None:
+        heard = b""
+        while said := await output.read(_CHUNK):
+            self._log.add(said)
+            if not self._port.done():
+                heard += said
+                if told := _STARTED.search(heard):
+                    self._port.set_result(int(told[1]))
+
+    async def port(self) -> int:
+        """Where it listens, once it does; raises DriverFailed with the end of its log when it does not."""
+        waited: set[asyncio.Future[None] | asyncio.Future[int]] = {self._listening, self._port}
+        await asyncio.wait(waited, timeout=_START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if self._port.done():
+            return self._port.result()
+        what = "ended before it listened" if self._listening.done() else f"did not start within {_START_TIMEOUT:.0f} s"
+        said = await asyncio.to_thread(self._log.end)
+        raise DriverFailed(f"chromedriver {what}. The end of its log: {said or '(empty)'}. Run `proctor doctor`.")
+
+    async def ended(self) -> None:
+        """Until its pipe has been heard to the end and it has been reaped: 5 s at most for each."""
+        await asyncio.wait_for(self._listening, _KILL_PATIENCE)
+        await asyncio.wait_for(self.process.wait(), _KILL_PATIENCE)
+
+    def give_up(self) -> None:
+        self._listening.cancel()
 
 
 # --- ending ----------------------------------------------------------------------------------------------------------
@@ -310,18 +389,17 @@ def processes_of(slot: Path) -> list[psutil.Process]:
     return found
 
 
-async def _end(slot: Path, started: Sequence[asyncio.subprocess.Process], *, confined: bool) -> None:
-    for process in started if confined else ():
-        await _end_namespace(process)
+async def _end(slot: Path, started: Sequence[_Driver], *, confined: bool) -> None:
+    for driver in started if confined else ():
+        await _end_namespace(driver.process)
     gone = await _gone_after(signal.SIGTERM, slot, _TERM_PATIENCE)
     if not gone and not await _gone_after(signal.SIGKILL, slot, _KILL_PATIENCE):
         _log.error("Processes of %s survived SIGKILL: %s", slot, await asyncio.to_thread(processes_of, slot))
+        for driver in started:
+            driver.give_up()
         return
-    for process in started:
-        if process.stdout is not None:
-            # To its end, so that the pipe closes with the process rather than with the garbage collector.
-            await asyncio.wait_for(process.stdout.read(), _KILL_PATIENCE)
-        await asyncio.wait_for(process.wait(), _KILL_PATIENCE)
+    for driver in started:
+        await driver.ended()
 
 
 async def _end_namespace(bubblewrap: asyncio.subprocess.Process) -> None:

@@ -93,8 +93,7 @@ async def test_stopping_cancels_the_queues_jobs(ci: Api, context: Context) -> No
 
     await ci.get(f"{API}/plans/1/stop")
 
-    rows = await world.sql(context, "SELECT status FROM procrastinate_jobs WHERE task_name = 'run_attempt'")
-    assert rows == [("cancelled",), ("cancelled",)]
+    assert await world.sql(context, "SELECT status FROM procrastinate_jobs WHERE task_name = 'run_attempt'") == []
 
 
 async def test_stopping_twice_changes_nothing_more(ci: Api, context: Context) -> None:

@@ -531,6 +531,7 @@ async def test_a_browser_that_does_not_start_is_machinery_and_told_to_the_test(
 async def test_a_browser_that_ends_at_once_is_machinery(
     attempt: AbstractAsyncContextManager[Endpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browse: Open
 ) -> None:
+    monkeypatch.setattr(local, "_BROWSER_START_TIMEOUT", 1.0)
     await put_in_place_of_chromium("exit 1", tmp_path, monkeypatch)
     async with attempt as endpoint:
         with pytest.raises(SessionNotCreatedException):

@@ -46,6 +46,8 @@ _NEW_PREFIX = "proctor-new-"
 _VERSION_TIMEOUT = 10.0
 # Chromedriver is up in 10 ms; the rest is for a machine that is swapping.
 _START_TIMEOUT = 20.0
+# Over a pipe chromedriver does not notice that a browser has died while it starts, and would wait for a minute.
+_BROWSER_START_TIMEOUT = 30.0
 _TERM_PATIENCE = 2.0
 _KILL_PATIENCE = 5.0
 _SMALL_SHARED_MEMORY = 1 << 30
@@ -86,7 +88,11 @@ class LocalHub:
 
     def capabilities(self, environment: Environment) -> dict[str, object]:
         """Chrome with the binary that was found, headless, in the environment's resolution."""
-        options = {"binary": str(_installed_or_fail().browser), "args": browser_arguments(environment.resolution)}
+        options = {
+            "binary": str(_installed_or_fail().browser),
+            "args": browser_arguments(environment.resolution),
+            "browserStartupTimeout": int(_BROWSER_START_TIMEOUT * 1000),
+        }
         return {"browserName": "chrome", "goog:chromeOptions": options}
 
     @asynccontextmanager

@@ -91,8 +91,12 @@ def database_url(settings: Settings) -> str:
 
 def die_with_parent() -> None:
     """Has the kernel end this process with its supervisor, also after a `kill -9` of it."""
-    if os.environ.get(SUPERVISED) and sys.platform == "linux":
+    supervisor = os.environ.get(SUPERVISED)
+    if supervisor and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        # It may have died while this process was still starting: then nobody will send the signal.
+        if os.getppid() != int(supervisor):
+            sys.exit("the supervisor is gone")
 
 
 async def _until_stopped(work: Coroutine[object, object, None]) -> None:

@@ -93,7 +93,7 @@ def _environment(settings: Settings, url: str, listener: socket.socket) -> dict[
         "PROCTOR_LISTEN_FD": str(listener.fileno()),
         "PROCTOR_HOST": settings.host,
         "PROCTOR_PORT": str(listener.getsockname()[1]),
-        "PROCTOR_SUPERVISED": "1",
+        "PROCTOR_SUPERVISED": str(os.getpid()),
     }
 
 

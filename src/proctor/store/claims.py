@@ -206,6 +206,11 @@ async def renew(tx: Tx, worker_id: int, fences: Sequence[Fence]) -> set[int]:
 
 async def set_reporting(tx: Tx, fence: Fence) -> bool:
     """False when the fence is lost."""
+    # The job first, as a stop takes them: the other way round the two wait for each other.
+    await tx.execute(
+        text("SELECT 1 FROM jobs WHERE id = (SELECT job_id FROM attempts WHERE id = :id) FOR NO KEY UPDATE"),
+        {"id": fence.attempt_id},
+    )
     row = await tx.execute(
         text(
             """WITH a AS (
